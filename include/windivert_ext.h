@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/*
+ * windivert_ext.h: what OpenDivert offers beyond WinDivert 2.2.  Every name
+ * begins with WinDivertExt or WINDIVERT_EXT_; nothing here changes what the
+ * calls of windivert.h mean to a program that does not use it.
+ */
+#ifndef WINDIVERT_EXT_H
+#define WINDIVERT_EXT_H
+
+#include "windivert.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * The text of the last error of the calling thread, for people: what failed
+ * and why, one line, no newline at its end.  Empty before the first failure.
+ * Never NULL.  Valid until the next OpenDivert call of the same thread that
+ * fails.  A successful call leaves it as it is, as GetLastError() does.
+ */
+WINDIVERTEXPORT const char *WinDivertExtGetLastErrorText(void);
+
+/*
+ * What to do about the last error of the calling thread ("run as root or with
+ * CAP_NET_ADMIN ..."); empty where there is nothing to advise.  Lifetime as
+ * WinDivertExtGetLastErrorText.
+ */
+WINDIVERTEXPORT const char *WinDivertExtGetLastErrorRemedy(void);
+
+/* Parameters of a handle beyond WINDIVERT_PARAM; set and read by the two calls below. */
+typedef enum {
+    /*
+     * How long a received packet may stay with the program before it is
+     * dropped and counted as not returned, milliseconds, 1..QUEUE_TIME,
+     * default 100.  A Send that comes later injects a new packet.
+     */
+    WINDIVERT_EXT_PARAM_HOLD_TIME = 0,
+} WINDIVERT_EXT_PARAM;
+#define WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT 100
+#define WINDIVERT_EXT_PARAM_HOLD_TIME_MIN 1
+
+/* As WinDivertSetParam/WinDivertGetParam.  6: no open handle; 87: unknown parameter, value out of range, NULL. */
+WINDIVERTEXPORT BOOL WinDivertExtSetParam(HANDLE handle, WINDIVERT_EXT_PARAM param, UINT64 value);
+WINDIVERTEXPORT BOOL WinDivertExtGetParam(HANDLE handle, WINDIVERT_EXT_PARAM param, UINT64 *pValue);
+
+/*
+ * What became of the packets of one handle since it was opened; all figures
+ * are packets.  (The exact sum law is the subject of a later release; until
+ * then Matched is not counted and reads 0.)
+ */
+typedef struct {
+    UINT64 Size;        /* in: sizeof(WINDIVERT_EXT_STATS); out: bytes filled in */
+    UINT64 Delivered;   /* given to the program by Recv */
+    UINT64 Returned;    /* given back by Send, as they were or changed */
+    UINT64 NotReturned; /* dropped because the program did not send them back in time */
+    UINT64 Held;        /* with the program now */
+    UINT64 Injected;    /* sent as new packets */
+    UINT64 Unmatched;   /* reached the library, did not match the exact filter, passed on untouched */
+    UINT64 DropLength;  /* dropped: QUEUE_LENGTH or QUEUE_SIZE reached */
+    UINT64 DropTime;    /* dropped: older than QUEUE_TIME */
+    UINT64 DropBuffer;  /* dropped: the kernel's buffer was full */
+    UINT64 DropFlushed; /* dropped by the kernel's flush of all queues, and not recoverable */
+    UINT64 Recovered;   /* flushed by the kernel, injected again from the library's copy */
+    UINT64 DropFilter;  /* dropped by a handle opened with WINDIVERT_FLAG_DROP */
+} WINDIVERT_EXT_STATS, *PWINDIVERT_EXT_STATS;
+
+/* Reads them.  6: no open handle; 87: NULL, or Size is not set. */
+WINDIVERTEXPORT BOOL WinDivertExtGetStats(HANDLE handle, WINDIVERT_EXT_STATS *pStats);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* WINDIVERT_EXT_H */

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* Filter text or object -> compiled filter -> object, text, program. */
+#ifndef WD_CORE_FILTER_H
+#define WD_CORE_FILTER_H
+
+#include <stddef.h>
+
+#include "prog.h"
+
+enum wd_filter_code {
+    WD_FILTER_OK,
+    WD_FILTER_NO_MEMORY,
+    WD_FILTER_TOO_DEEP,
+    WD_FILTER_TOO_LONG,
+    WD_FILTER_BAD_TOKEN,
+    WD_FILTER_BAD_TOKEN_FOR_LAYER,
+    WD_FILTER_SYNTAX,
+    WD_FILTER_BAD_INDEX,
+    WD_FILTER_OBJECT_TOO_SHORT,
+    WD_FILTER_BAD_OBJECT,
+    WD_FILTER_CODE_COUNT
+};
+
+struct wd_filter_error {
+    enum wd_filter_code code;
+    uint32_t pos; /* byte offset in the text of the offending token; 0 on success */
+};
+
+/* The texts of the manual ("No error", "Out of memory", ...); static. */
+const char *wd_filter_strerror(enum wd_filter_code code);
+
+struct wd_filter; /* the folded tree and its program; lives in the arena */
+
+/*
+ * Compiles a filter string, or an object made by wd_filter_object (it begins
+ * with '@'; a damaged one is refused).  0, or -EINVAL / -ENOMEM with *ret_error
+ * filled in; *ret_filter is then untouched.
+ */
+int wd_filter_compile(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_filter **ret_filter,
+                      struct wd_filter_error *ret_error);
+
+const struct wd_prog *wd_filter_prog(const struct wd_filter *filter);
+
+/*
+ * Object and canonical text: NUL-terminated, into buffer.  0, or -ENOSPC where
+ * size is too small, nothing written.  The bytes needed, with the NUL, are in
+ * *ret_needed (may be NULL) either way.
+ */
+int wd_filter_object(const struct wd_filter *filter, char *buffer, size_t size, size_t *ret_needed);
+int wd_filter_format(const struct wd_filter *filter, char *buffer, size_t size, size_t *ret_needed);
+
+#endif
