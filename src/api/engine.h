@@ -29,15 +29,14 @@
 #define WD_API_ENGINE_H
 
 #include "core/error.h"
-#include "core/prog.h"
 #include "windivert.h"
 #include "windivert_ext.h"
 
 struct wd_handle;
 
 struct wd_open {
-    const struct wd_prog *prog; /* folded; the engine copies what it keeps */
-    const char *object;         /* the same filter as an object string */
+    const char
+        *object; /* the compiled filter as an object string (wd_filter_object); the engine compiles its own copy */
     WINDIVERT_LAYER layer;
     INT16 priority;
     UINT64 flags;

@@ -41,6 +41,32 @@ int wd_filter_compile(struct wd_arena *arena, const char *text, WINDIVERT_LAYER 
 
 const struct wd_prog *wd_filter_prog(const struct wd_filter *filter);
 
+/* The same filter unfolded, as written, for the differential tests. */
+int wd_filter_prog_unfolded(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer,
+                            struct wd_prog **ret_prog);
+
+/*
+ * What is known of a field where a specialised program runs: nothing; its
+ * value (direction at a hook, loopback behind a native compare, ...); or that
+ * it cannot be decided there and either outcome is possible.
+ */
+enum wd_knowledge { WD_UNKNOWN, WD_KNOWN, WD_UNDECIDED };
+
+struct wd_known {
+    uint8_t state[WD_FIELD_COUNT]; /* enum wd_knowledge */
+    uint64_t value[WD_FIELD_COUNT];
+};
+
+/*
+ * The program that decides "may match" under *known: tests on known fields
+ * become constants, tests on undecided ones are taken to hold (whether negated
+ * or not), and the rest is folded again.  Exact where nothing undecided was
+ * read; *ret_exact says so.  The program may come out constant
+ * (start == WD_ACCEPT or WD_REJECT).
+ */
+int wd_filter_specialise(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
+                         struct wd_prog **ret_prog, bool *ret_exact);
+
 /*
  * Object and canonical text: NUL-terminated, into buffer.  0, or -ENOSPC where
  * size is too small, nothing written.  The bytes needed, with the NUL, are in

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* A compiled filter as an eBPF program of type SOCKET_FILTER, for one netfilter hook. */
+#ifndef WD_BPF_GEN_H
+#define WD_BPF_GEN_H
+
+#include <linux/bpf.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/prog.h"
+
+enum wd_hook { WD_HOOK_LOCAL_OUT, WD_HOOK_LOCAL_IN, WD_HOOK_FORWARD };
+
+enum wd_gen_mode {
+    WD_GEN_MATCH, /* returns 1 for a matching packet, 0 otherwise (divert, drop) */
+    WD_GEN_SNIFF, /* copies a matching packet into the ring as a struct wd_record; always returns 0 */
+};
+
+/* Tags by which every process recognises packets that a handle injected; the same in all versions. */
+#define WD_TAG_SO_PRIORITY 0x57D00000u      /* outbound: skb->priority = this | (priority + 30001) << 4 */
+#define WD_TAG_SO_PRIORITY_MASK 0xFFF0000Fu /* ... compared under this mask */
+#define WD_TAG_LEVEL(priority)                                                                                       \
+    ((uint32_t)((priority) + 30001)) /* inbound, forward: skb->tc_index, with skb->hash = magic */
+
+/* Slots of the counter map (array of u64, mmapable), added to atomically. */
+enum wd_counter { WD_COUNT_MATCHED, WD_COUNT_RING_FULL, WD_COUNTERS };
+
+/* One sniffed packet in the ring: this header, then cap_len bytes of packet. */
+struct wd_record {
+    uint64_t ktime_ns; /* CLOCK_MONOTONIC, the value `timestamp` tests saw (divided by 100) */
+    uint64_t cookie;   /* of the socket, 0: none */
+    uint32_t len;      /* of the packet */
+    uint32_t cap_len;  /* bytes that follow */
+    uint32_t ifindex;  /* as the hook sees it; 0 at LOCAL_OUT */
+    uint8_t hook;      /* enum wd_hook */
+    uint8_t impostor;
+    uint8_t loopback; /* the constant of the program that wrote it */
+    uint8_t unused;
+};
+
+struct wd_gen_opts {
+    enum wd_hook hook;
+    enum wd_gen_mode mode;
+    int16_t priority;      /* of the handle: tags of this level and below are skipped: never a match */
+    bool loopback;         /* the rule in front lets only loopback (true) or only other packets (false) through ... */
+    bool loopback_known;   /* ... if this is set; otherwise the program does not read `loopback` */
+    uint32_t inject_magic; /* skb->hash of packets injected inbound and into the forward path; 0: none are */
+    int counters_fd;       /* array map of WD_COUNTERS u64; -1: do not count */
+    int ring_fd;           /* SNIFF: the ring buffer map */
+    uint64_t fixed_time_ns; /* tests: use this instead of the clock; 0: the clock */
+};
+
+struct wd_code {
+    struct bpf_insn *insns; /* malloc'ed */
+    size_t count;
+};
+
+/*
+ * Generates.  prog is specialised: it reads no field that the hook cannot
+ * know.  0, -ENOMEM, -E2BIG (a limit of the verifier is known to be exceeded)
+ * or -EOPNOTSUPP (a field that has no code at this hook) with *err.
+ */
+int wd_gen(const struct wd_prog *prog, const struct wd_gen_opts *opts, struct wd_code *ret_code,
+           struct wd_error *err);
+void wd_code_free(struct wd_code *code);
+
+#endif
