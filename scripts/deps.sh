@@ -26,6 +26,7 @@ demo  cmd:python3                python3
 demo  cmd:curl                   curl
 style cmd:clang-format           clang-format
 style cmd:python3                python3
+test  cmd:clang                  clang
 test  cmd:clang-format           clang-format
 test  cmd:python3                python3
 test  cmd:g++                    g++
