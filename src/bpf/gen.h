@@ -23,8 +23,17 @@ enum wd_gen_mode {
 #define WD_TAG_LEVEL(priority)                                                                                       \
     ((uint32_t)((priority) + 30001)) /* inbound, forward: skb->tc_index, with skb->hash = magic */
 
-/* Slots of the counter map (array of u64, mmapable), added to atomically. */
-enum wd_counter { WD_COUNT_MATCHED, WD_COUNT_RING_FULL, WD_COUNTERS };
+/*
+ * Slots of the counter map (array of u64, mmapable), added to atomically.
+ *
+ * SLEEPING is not a count: a reader that goes to sleep on the ring stores 1
+ * there, looks into the ring once more, and polls.  A SNIFF program, after it
+ * has reserved its record (not before: else a wake-up could be lost), exchanges
+ * the slot with 0 (BPF_XCHG, a full barrier) and submits with
+ * BPF_RB_FORCE_WAKEUP where it was 1 and with BPF_RB_NO_WAKEUP otherwise, so
+ * that an idle reader is woken by the first record and a busy one never.
+ */
+enum wd_counter { WD_COUNT_MATCHED, WD_COUNT_RING_FULL, WD_COUNT_SLEEPING, WD_COUNTERS };
 
 /* One sniffed packet in the ring: this header, then cap_len bytes of packet. */
 struct wd_record {
@@ -45,6 +54,7 @@ struct wd_gen_opts {
     int16_t priority;      /* of the handle: tags of this level and below are skipped: never a match */
     bool loopback;         /* the rule in front lets only loopback (true) or only other packets (false) through ... */
     bool loopback_known;   /* ... if this is set; otherwise the program does not read `loopback` */
+    uint32_t oif; /* LOCAL_OUT: the interface that the rule in front lets through: `ifIdx`, and in the record; 0: unknown */
     uint32_t inject_magic; /* skb->hash of packets injected inbound and into the forward path; 0: none are */
     int counters_fd;       /* array map of WD_COUNTERS u64; -1: do not count */
     int ring_fd;           /* SNIFF: the ring buffer map */

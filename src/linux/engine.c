@@ -1,0 +1,577 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* The Linux engine behind src/api/engine.h: puts the parts together into a handle. */
+#include "api/engine.h"
+
+#include <errno.h>
+#include <linux/capability.h>
+#include <linux/membarrier.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "bpf/load.h"
+#include "core/filter.h"
+#include "linux/inject.h"
+#include "linux/janitor.h"
+#include "linux/plan.h"
+#include "linux/queue.h"
+#include "linux/registry.h"
+#include "linux/ruleset.h"
+#include "linux/sniff.h"
+
+#define MS 10000 /* of 100 ns */
+#define HOOKS 2  /* of the NETWORK layer */
+
+struct wd_handle {
+    WINDIVERT_LAYER layer;
+    int16_t priority;
+    uint64_t flags;
+    struct wd_arena arena;
+    struct wd_filter *filter;
+
+    struct wd_ruleset *rules;
+    struct wd_chain *chain[HOOKS];
+    struct wd_inject inject;
+    struct wd_queue *queue; /* diverted packets, and all sending */
+    struct wd_sniff *sniff; /* SNIFF */
+    int counters_fd;
+    uint64_t *counters; /* mapped */
+    struct wd_entry entry;
+    bool watched; /* by the janitor */
+
+    pthread_mutex_t lock; /* parameters, shutdown */
+    uint32_t queue_length, queue_size, queue_time_ms, hold_time_ms;
+    bool shut_recv, installed;
+    bool exact;
+
+    /* DROP with a filter that the kernel cannot decide: a thread of ours receives and drops. */
+    pthread_t dropper;
+    bool dropping;
+};
+
+/* ---- Rights -------------------------------------------------------------- */
+
+static bool
+has_capability(unsigned int capability)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {0};
+
+    if (syscall(SYS_capget, &header, data) < 0)
+        return false;
+    return data[capability / 32].effective & (1u << capability % 32);
+}
+
+static int
+check_rights(struct wd_error *err)
+{
+    const char *missing = NULL;
+
+    if (!has_capability(CAP_NET_ADMIN))
+        missing = "CAP_NET_ADMIN";
+    else if (!has_capability(CAP_NET_RAW))
+        missing = "CAP_NET_RAW";
+    else if (!has_capability(CAP_BPF) && !has_capability(CAP_SYS_ADMIN))
+        missing = "CAP_BPF";
+    if (!missing)
+        return 0;
+    return wd_error_set(err, -EACCES, "run as root, or give the program CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF",
+                        "open: no permission: %s is missing", missing);
+}
+
+/* ---- Opening -------------------------------------------------------------- */
+
+static bool
+is_divert(const struct wd_handle *handle)
+{
+    return !(handle->flags & (WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_DROP | WINDIVERT_FLAG_SEND_ONLY));
+}
+
+static struct wd_queue_limits
+limits_of(const struct wd_handle *handle)
+{
+    uint32_t hold_ms = handle->hold_time_ms < handle->queue_time_ms ? handle->hold_time_ms : handle->queue_time_ms;
+
+    return (struct wd_queue_limits){
+        .length = handle->queue_length,
+        .size = handle->queue_size,
+        .time = (int64_t)handle->queue_time_ms * MS,
+        .hold_time = (int64_t)hold_ms * MS,
+    };
+}
+
+static int
+open_counters(struct wd_handle *handle, struct wd_error *err)
+{
+    size_t size = WD_COUNTERS * sizeof(uint64_t);
+    int error = wd_bpf_map(BPF_MAP_TYPE_ARRAY, "wd_counters", sizeof(uint32_t), sizeof(uint64_t), WD_COUNTERS,
+                           BPF_F_MMAPABLE, &handle->counters_fd, err);
+    void *map;
+
+    if (error)
+        return error;
+    map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, handle->counters_fd, 0);
+    if (map == MAP_FAILED)
+        return wd_error_set(err, -errno, NULL, "map the counters: %s", strerror(errno));
+    handle->counters = map;
+    return 0;
+}
+
+static int
+open_queue(struct wd_handle *handle, bool bound, struct wd_error *err)
+{
+    struct wd_queue_limits limits = limits_of(handle);
+    int error = wd_queue_new(&limits, bound, &handle->queue, err);
+
+    if (error)
+        return error;
+    handle->queue->inject = &handle->inject;
+    handle->queue->recv_only = handle->flags & (WINDIVERT_FLAG_RECV_ONLY | WINDIVERT_FLAG_DROP);
+    if (getrandom(&handle->queue->tag, sizeof(handle->queue->tag), 0) < 0)
+        return wd_error_set(err, -errno, NULL, "open: no random numbers: %s", strerror(errno));
+    handle->queue->tag |= 1; /* its low half is not 0 */
+    return 0;
+}
+
+static int
+install(struct wd_handle *handle, const struct wd_plan *plan, struct wd_error *err)
+{
+    static const enum wd_hook hooks[HOOKS] = {WD_HOOK_LOCAL_OUT, WD_HOOK_LOCAL_IN};
+    int error = 0;
+
+    for (size_t i = 0; i < HOOKS && !error; i++) {
+        struct wd_rule rules[WD_PLAN_RULES_MAX];
+        size_t count = 0;
+
+        for (size_t j = 0; j < plan->count; j++)
+            if (plan->rule[j].hook == hooks[i])
+                rules[count++] = plan->rule[j];
+        if (count)
+            error = wd_ruleset_install(handle->rules, hooks[i], handle->priority, rules, count, &handle->chain[i], err);
+    }
+    handle->installed = true;
+    return error;
+}
+
+/* Filter, action -> programs, rules. */
+static int
+plan_and_install(struct wd_handle *handle, enum wd_rule_action action, struct wd_error *err)
+{
+    struct wd_plan_opts opts = {
+        .mode = action == WD_RULE_NONE ? WD_GEN_SNIFF : WD_GEN_MATCH,
+        .action = action,
+        .priority = handle->priority,
+        .queue = handle->queue->nfq.num,
+        .counters_fd = handle->counters_fd,
+        .ring_fd = handle->sniff ? wd_sniff_ring_fd(handle->sniff) : -1,
+    };
+    struct wd_plan plan;
+    int error = wd_plan_network(handle->filter, &opts, &plan, err);
+
+    if (error)
+        return error;
+    handle->exact = plan.exact;
+    if (action == WD_RULE_DROP && !plan.exact) {
+        wd_plan_free(&plan);
+        return -EAGAIN;
+    }
+    if (!plan.exact && action == WD_RULE_QUEUE)
+        handle->queue->exact = wd_filter_prog(handle->filter);
+    if (!plan.exact && action == WD_RULE_NONE)
+        wd_sniff_set_exact(handle->sniff, wd_filter_prog(handle->filter));
+    error = install(handle, &plan, err);
+    wd_plan_free(&plan);
+    return error;
+}
+
+static int
+open_divert(struct wd_handle *handle, struct wd_error *err)
+{
+    int error = open_queue(handle, true, err);
+
+    if (!error)
+        error = wd_janitor_add(handle->queue, err);
+    if (!error) {
+        handle->watched = true;
+        error = plan_and_install(handle, WD_RULE_QUEUE, err);
+    }
+    return error;
+}
+
+static int
+open_sniff(struct wd_handle *handle, struct wd_error *err)
+{
+    int error = open_queue(handle, false, err);
+
+    if (!error)
+        error = wd_sniff_new(handle->queue_size, handle->counters, &handle->sniff, err);
+    return error ? error : plan_and_install(handle, WD_RULE_NONE, err);
+}
+
+static void *
+drop_all(void *arg)
+{
+    struct wd_handle *handle = arg;
+    struct wd_recv io;
+
+    do
+        io = (struct wd_recv){.addr_count = WINDIVERT_BATCH_MAX};
+    while (wd_queue_recv(handle->queue, &io) == 0);
+    return NULL;
+}
+
+static int
+start_dropper(struct wd_handle *handle, struct wd_error *err)
+{
+    sigset_t all, old;
+    int error;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    error = pthread_create(&handle->dropper, NULL, drop_all, handle);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (error)
+        return wd_error_set(err, -error, "raise the limit of threads (ulimit -u)", "start a thread: %s",
+                            strerror(error));
+    handle->dropping = true;
+    return 0;
+}
+
+/* In the kernel where the filter can be decided there; else by a queue and a thread of ours. */
+static int
+open_drop(struct wd_handle *handle, struct wd_error *err)
+{
+    int error = open_queue(handle, false, err);
+
+    if (!error)
+        error = plan_and_install(handle, WD_RULE_DROP, err);
+    if (error != -EAGAIN)
+        return error;
+    wd_queue_free(handle->queue);
+    handle->queue = NULL;
+    error = open_divert(handle, err);
+    return error ? error : start_dropper(handle, err);
+}
+
+static int
+open_mode(struct wd_handle *handle, struct wd_error *err)
+{
+    if (handle->flags & WINDIVERT_FLAG_SEND_ONLY)
+        return open_queue(handle, false, err);
+    if (handle->flags & WINDIVERT_FLAG_SNIFF)
+        return open_sniff(handle, err);
+    if (handle->flags & WINDIVERT_FLAG_DROP)
+        return open_drop(handle, err);
+    return open_divert(handle, err);
+}
+
+static struct wd_handle *
+handle_new(const struct wd_open *open)
+{
+    struct wd_handle *handle = calloc(1, sizeof(*handle));
+
+    if (!handle)
+        return NULL;
+    handle->layer = open->layer;
+    handle->priority = open->priority;
+    handle->flags = open->flags;
+    handle->queue_length = WINDIVERT_PARAM_QUEUE_LENGTH_DEFAULT;
+    handle->queue_size = WINDIVERT_PARAM_QUEUE_SIZE_DEFAULT;
+    handle->queue_time_ms = WINDIVERT_PARAM_QUEUE_TIME_DEFAULT;
+    handle->hold_time_ms = WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT;
+    handle->counters_fd = -1;
+    handle->inject.fd4 = handle->inject.fd6 = -1;
+    handle->entry.fd = -1;
+    pthread_mutex_init(&handle->lock, NULL);
+    wd_arena_init(&handle->arena, NULL);
+    return handle;
+}
+
+static int
+open_parts(struct wd_handle *handle, const struct wd_open *open, struct wd_error *err)
+{
+    struct wd_filter_error bad;
+    int error = wd_filter_compile(&handle->arena, open->object, open->layer, &handle->filter, &bad);
+
+    if (error)
+        return wd_error_set(err, error, NULL, "open: %s", wd_filter_strerror(bad.code));
+    error = wd_ruleset_get(&handle->rules, err);
+    if (!error)
+        error = wd_inject_open(&handle->inject, handle->priority, err);
+    if (!error)
+        error = open_counters(handle, err);
+    if (!error)
+        error = open_mode(handle, err);
+    if (!error)
+        wd_registry_add(open, &handle->entry);
+    return error;
+}
+
+int
+wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct wd_error *err)
+{
+    struct wd_handle *handle;
+    int error;
+
+    if (open->layer != WINDIVERT_LAYER_NETWORK)
+        return wd_error_set(err, -EOPNOTSUPP, "use WINDIVERT_LAYER_NETWORK",
+                            "open: this version has the NETWORK layer only");
+    if ((open->flags & WINDIVERT_FLAG_NO_INSTALL) && !wd_registry_any())
+        return wd_error_set(err, -ENOENT, "open without WINDIVERT_FLAG_NO_INSTALL",
+                            "open: NO_INSTALL was asked for and no handle is open");
+    error = check_rights(err);
+    if (error)
+        return error;
+    handle = handle_new(open);
+    if (!handle)
+        return wd_error_set(err, -ENOMEM, NULL, "open: out of memory");
+    error = open_parts(handle, open, err);
+    if (error) {
+        wd_engine_abort(handle);
+        wd_engine_destroy(handle);
+        return error;
+    }
+    *ret_handle = handle;
+    return 0;
+}
+
+/* ---- Receiving and sending ------------------------------------------------ */
+
+int
+wd_engine_recv(struct wd_handle *handle, struct wd_recv *io, struct wd_error *err)
+{
+    int error;
+
+    if (handle->sniff)
+        error = wd_sniff_recv(handle->sniff, io);
+    else if (is_divert(handle))
+        error = wd_queue_recv(handle->queue, io);
+    else
+        return wd_error_set(err, -EINVAL, NULL, "receive: the handle only sends or drops");
+    switch (error) {
+    case -EMSGSIZE:
+        return wd_error_set(err, error, "give a buffer of WINDIVERT_MTU_MAX bytes",
+                            "receive: the packet is larger than the buffer");
+    case -ENODATA:
+        return wd_error_set(err, error, NULL, "receive: the handle was shut down and its queue is empty");
+    case -ECANCELED:
+        return wd_error_set(err, error, NULL, "receive: the handle was closed");
+    default:
+        return error;
+    }
+}
+
+int
+wd_engine_send(struct wd_handle *handle, struct wd_send *io, struct wd_error *err)
+{
+    return wd_queue_send(handle->queue, io, err);
+}
+
+/* ---- Shutting down and closing -------------------------------------------- */
+
+/* Waits until every packet that was on its way through our rules has arrived in the queue (synchronize_rcu). */
+static void
+wait_for_packets_in_flight(void)
+{
+    syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
+}
+
+static void
+uninstall(struct wd_handle *handle)
+{
+    if (!handle->installed)
+        return;
+    for (size_t i = 0; i < HOOKS; i++) {
+        wd_ruleset_remove(handle->rules, handle->chain[i]);
+        handle->chain[i] = NULL;
+    }
+    handle->installed = false;
+    wait_for_packets_in_flight();
+}
+
+int
+wd_engine_shutdown(struct wd_handle *handle, WINDIVERT_SHUTDOWN how, struct wd_error *err)
+{
+    (void)err;
+    pthread_mutex_lock(&handle->lock);
+    if ((how & WINDIVERT_SHUTDOWN_RECV) && !handle->shut_recv) {
+        handle->shut_recv = true;
+        uninstall(handle);
+        if (handle->sniff)
+            wd_sniff_shut(handle->sniff);
+        wd_queue_shut_recv(handle->queue);
+    }
+    if (how & WINDIVERT_SHUTDOWN_SEND)
+        wd_queue_shut_send(handle->queue);
+    pthread_mutex_unlock(&handle->lock);
+    return 0;
+}
+
+void
+wd_engine_abort(struct wd_handle *handle)
+{
+    pthread_mutex_lock(&handle->lock);
+    uninstall(handle);
+    if (handle->sniff)
+        wd_sniff_abort(handle->sniff);
+    if (handle->queue)
+        wd_queue_abort(handle->queue);
+    pthread_mutex_unlock(&handle->lock);
+}
+
+void
+wd_engine_destroy(struct wd_handle *handle)
+{
+    if (handle->dropping)
+        pthread_join(handle->dropper, NULL);
+    if (handle->watched)
+        wd_janitor_remove(handle->queue);
+    if (handle->queue)
+        wd_queue_drain(handle->queue);
+    wd_queue_free(handle->queue);
+    wd_sniff_free(handle->sniff);
+    if (handle->counters)
+        munmap(handle->counters, WD_COUNTERS * sizeof(uint64_t));
+    if (handle->counters_fd >= 0)
+        close(handle->counters_fd);
+    wd_inject_close(&handle->inject);
+    wd_registry_remove(&handle->entry);
+    wd_ruleset_put(handle->rules);
+    wd_arena_free(&handle->arena);
+    pthread_mutex_destroy(&handle->lock);
+    free(handle);
+}
+
+void
+wd_engine_forget(struct wd_handle *handle)
+{
+    wd_ruleset_forget_all();
+    wd_janitor_forget();
+    if (handle->queue)
+        wd_queue_close_fds(handle->queue);
+    if (handle->sniff)
+        wd_sniff_close_fds(handle->sniff);
+    if (handle->counters_fd >= 0)
+        close(handle->counters_fd);
+    wd_inject_close(&handle->inject);
+    if (handle->entry.fd >= 0)
+        close(handle->entry.fd);
+}
+
+/* ---- Parameters and figures ----------------------------------------------- */
+
+struct range {
+    uint64_t min, max;
+};
+
+static const struct range ranges[] = {
+    [WINDIVERT_PARAM_QUEUE_LENGTH] = {WINDIVERT_PARAM_QUEUE_LENGTH_MIN, WINDIVERT_PARAM_QUEUE_LENGTH_MAX},
+    [WINDIVERT_PARAM_QUEUE_TIME] = {WINDIVERT_PARAM_QUEUE_TIME_MIN, WINDIVERT_PARAM_QUEUE_TIME_MAX},
+    [WINDIVERT_PARAM_QUEUE_SIZE] = {WINDIVERT_PARAM_QUEUE_SIZE_MIN, WINDIVERT_PARAM_QUEUE_SIZE_MAX},
+};
+
+static uint32_t *
+param_of(struct wd_handle *handle, WINDIVERT_PARAM param)
+{
+    switch (param) {
+    case WINDIVERT_PARAM_QUEUE_LENGTH:
+        return &handle->queue_length;
+    case WINDIVERT_PARAM_QUEUE_TIME:
+        return &handle->queue_time_ms;
+    case WINDIVERT_PARAM_QUEUE_SIZE:
+        return &handle->queue_size;
+    default:
+        return NULL;
+    }
+}
+
+static void
+set_limit(struct wd_handle *handle, uint32_t *limit, uint64_t value)
+{
+    struct wd_queue_limits limits;
+
+    pthread_mutex_lock(&handle->lock);
+    *limit = (uint32_t)value;
+    limits = limits_of(handle);
+    wd_queue_set_limits(handle->queue, &limits);
+    pthread_mutex_unlock(&handle->lock);
+}
+
+static uint64_t
+get_limit(struct wd_handle *handle, const uint32_t *limit)
+{
+    uint64_t value;
+
+    pthread_mutex_lock(&handle->lock);
+    value = *limit;
+    pthread_mutex_unlock(&handle->lock);
+    return value;
+}
+
+int
+wd_engine_set_param(struct wd_handle *handle, WINDIVERT_PARAM param, UINT64 value, struct wd_error *err)
+{
+    uint32_t *limit = param_of(handle, param);
+
+    if (!limit || value < ranges[param].min || value > ranges[param].max)
+        return wd_error_set(err, -EINVAL, NULL, "set parameter %d: unknown, read-only or out of range", (int)param);
+    set_limit(handle, limit, value);
+    return 0;
+}
+
+int
+wd_engine_get_param(struct wd_handle *handle, WINDIVERT_PARAM param, UINT64 *ret_value, struct wd_error *err)
+{
+    const uint32_t *limit = param_of(handle, param);
+
+    if (param == WINDIVERT_PARAM_VERSION_MAJOR || param == WINDIVERT_PARAM_VERSION_MINOR)
+        *ret_value = 2;
+    else if (limit)
+        *ret_value = get_limit(handle, limit);
+    else
+        return wd_error_set(err, -EINVAL, NULL, "get parameter %d: unknown", (int)param);
+    return 0;
+}
+
+int
+wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 value, struct wd_error *err)
+{
+    if (param != WINDIVERT_EXT_PARAM_HOLD_TIME || value < WINDIVERT_EXT_PARAM_HOLD_TIME_MIN ||
+        value > get_limit(handle, &handle->queue_time_ms))
+        return wd_error_set(err, -EINVAL, NULL, "set extension parameter %d: unknown or out of range", (int)param);
+    set_limit(handle, &handle->hold_time_ms, value);
+    return 0;
+}
+
+int
+wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 *ret_value, struct wd_error *err)
+{
+    if (param != WINDIVERT_EXT_PARAM_HOLD_TIME)
+        return wd_error_set(err, -EINVAL, NULL, "get extension parameter %d: unknown", (int)param);
+    *ret_value = get_limit(handle, &handle->hold_time_ms);
+    return 0;
+}
+
+void
+wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats)
+{
+    WINDIVERT_EXT_STATS sniffed;
+    uint64_t matched = __atomic_load_n(&handle->counters[WD_COUNT_MATCHED], __ATOMIC_RELAXED);
+
+    wd_queue_get_stats(handle->queue, ret_stats);
+    ret_stats->Size = sizeof(*ret_stats);
+    if (handle->sniff) {
+        wd_sniff_get_stats(handle->sniff, &sniffed);
+        ret_stats->Delivered = sniffed.Delivered;
+        ret_stats->Unmatched = sniffed.Unmatched;
+        ret_stats->DropBuffer = sniffed.DropBuffer;
+    }
+    if (handle->flags & WINDIVERT_FLAG_DROP)
+        ret_stats->DropFilter = handle->dropping ? ret_stats->Delivered : matched;
+}

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+#include "inject.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "bpf/gen.h"
+
+#ifndef IP_NODEFRAG
+#define IP_NODEFRAG 22
+#endif
+
+#define SEND_BUFFER (4 << 20) /* injecting does not wait for the device as long as the burst is shorter */
+
+static int
+open_family(int family, uint32_t tag)
+{
+    int on = 1, size = SEND_BUFFER, none = 0;
+    int fd = socket(family, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_RAW);
+
+    if (fd < 0)
+        return -errno;
+    if (setsockopt(fd, SOL_SOCKET, SO_PRIORITY, &tag, sizeof(tag)) < 0) {
+        int error = -errno;
+
+        close(fd);
+        return error;
+    }
+    if (setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size)) < 0)
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &none, sizeof(none));
+    if (family == AF_INET) {
+        setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof(on));
+        setsockopt(fd, SOL_IP, IP_NODEFRAG, &on, sizeof(on)); /* our fragments stay fragments before conntrack */
+    }
+    return fd;
+}
+
+int
+wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_error *err)
+{
+    uint32_t tag = WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(priority) << 4;
+
+    inject->fd4 = open_family(AF_INET, tag);
+    inject->fd6 = open_family(AF_INET6, tag);
+    if (inject->fd4 < 0 && inject->fd6 < 0) {
+        int error = inject->fd4;
+
+        wd_inject_close(inject);
+        return wd_error_set(err, error, "run as root or with CAP_NET_RAW and CAP_NET_ADMIN", "open a raw socket: %s",
+                            strerror(-error));
+    }
+    return 0;
+}
+
+void
+wd_inject_close(struct wd_inject *inject)
+{
+    if (inject->fd4 >= 0)
+        close(inject->fd4);
+    if (inject->fd6 >= 0)
+        close(inject->fd6);
+    inject->fd4 = inject->fd6 = -1;
+}
+
+static ssize_t
+send4(const struct wd_inject *inject, const struct wd_packet *packet)
+{
+    struct sockaddr_in to = {.sin_family = AF_INET};
+
+    memcpy(&to.sin_addr, packet->data + 16, 4);
+    return sendto(inject->fd4, packet->data, packet->ip_len, 0, (struct sockaddr *)&to, sizeof(to));
+}
+
+static ssize_t
+send6(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+{
+    struct sockaddr_in6 to = {.sin6_family = AF_INET6};
+
+    memcpy(&to.sin6_addr, packet->data + 24, 16);
+    if (IN6_IS_ADDR_LINKLOCAL(&to.sin6_addr) || IN6_IS_ADDR_MC_LINKLOCAL(&to.sin6_addr))
+        to.sin6_scope_id = ifindex;
+    return sendto(inject->fd6, packet->data, packet->ip_len, 0, (struct sockaddr *)&to, sizeof(to));
+}
+
+int
+wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+{
+    ssize_t sent;
+
+    if ((packet->version == 4 ? inject->fd4 : inject->fd6) < 0)
+        return -EAFNOSUPPORT;
+    do
+        sent = packet->version == 4 ? send4(inject, packet) : send6(inject, packet, ifindex);
+    while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : 0;
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* New packets into the stack of the namespace in which the sockets were opened. */
+#ifndef WD_LINUX_INJECT_H
+#define WD_LINUX_INJECT_H
+
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/packet.h"
+
+struct wd_inject {
+    int fd4, fd6; /* raw sockets; -1 where the family is not available */
+};
+
+/* Sockets whose packets carry the tag of this handle priority (SO_PRIORITY). */
+int wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_error *err);
+void wd_inject_close(struct wd_inject *inject);
+
+/*
+ * Sends packet->ip_len bytes outbound.  The kernel routes it by its
+ * destination and rewrites the IPv4 header checksum.  ifindex: the interface
+ * of a link-local or multicast destination, 0: the routing table's.
+ * -ENETUNREACH, -EHOSTUNREACH no route; -EMSGSIZE larger than the MTU.
+ */
+int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
+
+#endif

@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/*
+ * The packets of one diverting handle in one kernel queue, from the moment the
+ * kernel hands them over until their fate is certain:
+ *
+ *   kernel --pull--> ready --recv--> held --send--> sent --confirmed--> free
+ *                      |               |              |
+ *                  too many,       not sent in     flushed by the kernel:
+ *                  too old:        time: dropped   injected from our copy
+ *                  dropped
+ *
+ * One mutex guards it all.  Among the threads that want to receive one, the
+ * reader, waits for the kernel; the others wait for it.  A tick, called by the
+ * janitor thread, does what is due when the program calls nothing.
+ */
+#ifndef WD_LINUX_QUEUE_H
+#define WD_LINUX_QUEUE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "api/engine.h"
+#include "core/prog.h"
+#include "linux/inject.h"
+#include "linux/nfqueue.h"
+
+#define WD_QUEUE_PULL 64          /* packets taken out of the kernel with one call */
+#define WD_SLOT_SMALL 2048        /* room of a slot that has no big buffer */
+#define WD_HASH_SIZE 4096
+
+struct wd_slot {
+    struct wd_slot *prev, *next; /* in the list of its state */
+    struct wd_slot *hash_next;   /* held: others with the same hash */
+    uint32_t id;                 /* the kernel's, of the queue */
+    uint32_t generation;         /* of the slot: an address of an earlier packet does not fit */
+    uint32_t seq;                /* sent: of the verdict message */
+    int64_t timestamp;           /* when it was pulled, 100 ns */
+    int64_t held_since;          /* 100 ns */
+    uint32_t len;                /* in the kernel */
+    uint32_t cap_len;            /* bytes in data */
+    uint32_t ifindex;
+    bool outbound, loopback, impostor, ipv6;
+    bool ip_csum_ok, tcp_csum_ok, udp_csum_ok;
+    uint8_t *data; /* small, or a big buffer of WD_NFQ_MSG_MAX bytes with the packet somewhere in it */
+    uint8_t *big;  /* that buffer, or NULL */
+    uint8_t small[WD_SLOT_SMALL];
+};
+
+struct wd_slot_list {
+    struct wd_slot *first, *last;
+    uint32_t count;
+};
+
+struct wd_queue_limits {
+    uint32_t length;   /* packets not yet received, and packets held */
+    uint32_t size;     /* bytes not yet received */
+    int64_t time;      /* of a packet not yet received, 100 ns */
+    int64_t hold_time; /* of a packet held, 100 ns */
+};
+
+struct wd_queue {
+    pthread_mutex_t lock;
+    pthread_cond_t followers;
+    struct wd_nfq nfq;
+    int wake_fd;     /* eventfd: readable for good after shutdown or abort */
+    bool has_reader; /* one thread waits in poll() */
+    uint32_t waiters;
+    bool shut_recv, shut_send, aborted;
+    bool recv_only; /* what is received is never returned: dropped at once */
+
+    const struct wd_prog *exact; /* evaluated here where the kernel's program is coarser; NULL: it is exact */
+    struct wd_inject *inject;
+    uint64_t tag; /* of the handle, in every address */
+    struct wd_queue_limits limits;
+
+    struct wd_slot_list ready, held, sent;
+    uint64_t ready_bytes;
+    struct wd_slot *hash[WD_HASH_SIZE]; /* held, by id */
+    struct wd_slot *free_slots;
+    uint32_t free_count;
+    uint8_t *free_big[WD_QUEUE_PULL];
+    uint32_t free_big_count;
+    uint32_t generations;
+    uint32_t ack_seq;  /* last verdict for which a confirmation was asked */
+    uint32_t ack_count; /* verdicts since */
+
+    uint8_t *staging[WD_QUEUE_PULL];
+    struct iovec iov[WD_QUEUE_PULL];
+    struct mmsghdr msgs[WD_QUEUE_PULL];
+    struct wd_nfq_batch batch; /* of verdicts, under the lock */
+
+    WINDIVERT_EXT_STATS stats;
+};
+
+int64_t wd_now(void); /* CLOCK_MONOTONIC in 100 ns: what Timestamp holds */
+
+/*
+ * Allocated, and bound to an NFQUEUE where `bound` is set (else it only sends
+ * new packets); -errno with *err.  wd_queue_free is NULL-safe.
+ */
+int wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue **ret_queue,
+                 struct wd_error *err);
+void wd_queue_free(struct wd_queue *queue);
+
+int wd_queue_recv(struct wd_queue *queue, struct wd_recv *io);
+int wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err);
+void wd_queue_set_limits(struct wd_queue *queue, const struct wd_queue_limits *limits);
+
+/* Nothing new arrives any more: what is queued can be received, then -ENODATA. */
+void wd_queue_shut_recv(struct wd_queue *queue);
+void wd_queue_shut_send(struct wd_queue *queue);
+/* Every call returns -ECANCELED from now on. */
+void wd_queue_abort(struct wd_queue *queue);
+/* After abort, when nobody is inside: what was not received goes on untouched, what is held is dropped. */
+void wd_queue_drain(struct wd_queue *queue);
+
+/*
+ * Does what is due.  Returns the next deadline in wd_now() units, INT64_MAX:
+ * nothing is held; lowers *interval to the time after which new deadlines may
+ * have come up.
+ */
+int64_t wd_queue_tick(struct wd_queue *queue, int64_t now, int64_t *interval);
+
+void wd_queue_close_fds(struct wd_queue *queue); /* in a forked child */
+void wd_queue_get_stats(struct wd_queue *queue, WINDIVERT_EXT_STATS *ret_stats);
+
+#endif

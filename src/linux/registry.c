@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+#include "registry.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "linux/queue.h"
+
+/* The directory, made where it is missing; refused unless it is ours and nobody else can write into it. */
+static int
+open_dir(bool create)
+{
+    struct stat st;
+    int fd;
+
+    if (create && mkdir(WD_REGISTRY_DIR, 0755) < 0 && errno != EEXIST)
+        return -errno;
+    fd = open(WD_REGISTRY_DIR, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (fstat(fd, &st) < 0 || st.st_uid != 0 || (st.st_mode & 022)) {
+        close(fd);
+        return -EPERM;
+    }
+    return fd;
+}
+
+/* Lines "key value"; the filter object comes last. */
+static int
+write_entry(int fd, const struct wd_open *open)
+{
+    int len = dprintf(fd, "windivert 1\npid %d\nlayer %d\npriority %d\nflags %" PRIu64 "\ntime %" PRId64 "\nfilter %s\n",
+                      getpid(), (int)open->layer, open->priority, (uint64_t)open->flags, wd_now(), open->object);
+
+    return len < 0 ? -errno : 0;
+}
+
+void
+wd_registry_add(const struct wd_open *open, struct wd_entry *ret_entry)
+{
+    static atomic_uint count;
+    char temporary[sizeof(ret_entry->name) + 8];
+    int dir = open_dir(true), fd = -1;
+
+    ret_entry->fd = -1;
+    if (dir < 0)
+        return;
+    snprintf(ret_entry->name, sizeof(ret_entry->name), "%d-%u", getpid(), atomic_fetch_add(&count, 1));
+    snprintf(temporary, sizeof(temporary), ".%s", ret_entry->name);
+    fd = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 && errno == EEXIST && unlinkat(dir, temporary, 0) == 0) /* of a dead process with our pid */
+        fd = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        goto out;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0 || write_entry(fd, open) < 0 ||
+        renameat(dir, temporary, dir, ret_entry->name) < 0) {
+        unlinkat(dir, temporary, 0);
+        close(fd);
+        goto out;
+    }
+    ret_entry->fd = fd;
+out:
+    close(dir);
+}
+
+void
+wd_registry_remove(struct wd_entry *entry)
+{
+    int dir;
+
+    if (entry->fd < 0)
+        return;
+    dir = open_dir(false);
+    if (dir >= 0) {
+        unlinkat(dir, entry->name, 0);
+        close(dir);
+    }
+    close(entry->fd);
+    entry->fd = -1;
+}
+
+/* Is the file's owner alive?  If not it is removed. */
+static bool
+entry_alive(int dir, const char *name)
+{
+    int fd = openat(dir, name, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    bool alive;
+
+    if (fd < 0)
+        return false;
+    alive = flock(fd, LOCK_SH | LOCK_NB) < 0 && errno == EWOULDBLOCK;
+    if (!alive)
+        unlinkat(dir, name, 0);
+    close(fd);
+    return alive;
+}
+
+bool
+wd_registry_any(void)
+{
+    int fd = open_dir(false);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    const struct dirent *entry;
+    bool any = false;
+
+    if (!dir) {
+        if (fd >= 0)
+            close(fd);
+        return false;
+    }
+    while ((entry = readdir(dir)))
+        if (entry->d_name[0] != '.' && entry_alive(fd, entry->d_name))
+            any = true;
+    closedir(dir);
+    return any;
+}

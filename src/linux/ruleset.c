@@ -1,0 +1,574 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+#include "ruleset.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <libmnl/libmnl.h>
+#include <libnftnl/chain.h>
+#include <libnftnl/common.h>
+#include <libnftnl/expr.h>
+#include <libnftnl/rule.h>
+#include <libnftnl/table.h>
+#include <linux/if_arp.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netfilter/xt_NFQUEUE.h>
+#include <linux/netfilter/xt_bpf.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef NFT_TABLE_F_OWNER
+#define NFT_TABLE_F_OWNER 0x2
+#endif
+
+#define CHAIN_PRIORITY_BASE (-1000000) /* the same in all versions: nft priority = this - WinDivert priority */
+#define BATCH_SIZE (256 * 1024)
+#define XT_SIZE(type) ((sizeof(type) + 7) / 8 * 8) /* xtables pads what it is given to 8 bytes */
+
+struct wd_chain {
+    struct wd_chain *next;
+    enum wd_hook hook;
+    int16_t priority;
+    bool used;
+    char name[32];
+};
+
+struct wd_ruleset {
+    struct wd_ruleset *next;
+    dev_t netns_dev;
+    ino_t netns_ino;
+    unsigned int refs;
+    struct mnl_socket *nl; /* owns the table */
+    uint32_t seq;
+    unsigned int chain_count;
+    char table[32];
+    struct wd_chain *chains;
+};
+
+static pthread_mutex_t rulesets_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct wd_ruleset *rulesets;
+static unsigned int tables_made;
+
+static const uint32_t hook_num[] = {
+    [WD_HOOK_LOCAL_OUT] = NF_INET_LOCAL_OUT,
+    [WD_HOOK_LOCAL_IN] = NF_INET_LOCAL_IN,
+    [WD_HOOK_FORWARD] = NF_INET_FORWARD,
+};
+static const char *const hook_name[] = {
+    [WD_HOOK_LOCAL_OUT] = "out",
+    [WD_HOOK_LOCAL_IN] = "in",
+    [WD_HOOK_FORWARD] = "fwd",
+};
+
+/* ---- One transaction ---------------------------------------------------- */
+
+struct batch {
+    struct wd_ruleset *rules;
+    struct mnl_nlmsg_batch *mnl;
+    char *memory;
+    uint32_t first_seq;
+    int error; /* the first one sticks */
+};
+
+static void
+batch_begin(struct batch *batch, struct wd_ruleset *rules)
+{
+    *batch = (struct batch){.rules = rules, .first_seq = rules->seq + 1};
+    batch->memory = malloc(2 * BATCH_SIZE);
+    if (batch->memory)
+        batch->mnl = mnl_nlmsg_batch_start(batch->memory, BATCH_SIZE);
+    if (!batch->mnl) {
+        batch->error = -ENOMEM;
+        return;
+    }
+    nftnl_batch_begin(mnl_nlmsg_batch_current(batch->mnl), ++rules->seq);
+    mnl_nlmsg_batch_next(batch->mnl);
+}
+
+static struct nlmsghdr *
+batch_header(struct batch *batch, uint16_t type, uint16_t flags)
+{
+    return nftnl_nlmsg_build_hdr(mnl_nlmsg_batch_current(batch->mnl), type, NFPROTO_INET, flags | NLM_F_ACK,
+                                 ++batch->rules->seq);
+}
+
+static void
+batch_next(struct batch *batch)
+{
+    if (!mnl_nlmsg_batch_next(batch->mnl))
+        batch->error = -ENOSPC;
+}
+
+/* Reads the answers of all messages up to last_seq; the first error is the transaction's. */
+static int
+read_acks(struct mnl_socket *nl, uint32_t first_seq, uint32_t last_seq)
+{
+    char buf[16384] __attribute__((aligned(8)));
+    unsigned int left = last_seq - first_seq + 1;
+    int error = 0;
+
+    while (left) {
+        ssize_t got = mnl_socket_recvfrom(nl, buf, sizeof(buf));
+        int len = (int)got;
+
+        if (got < 0 && errno == EINTR)
+            continue;
+        if (got < 0)
+            return error ? error : -errno;
+        for (struct nlmsghdr *nlh = (void *)buf; mnl_nlmsg_ok(nlh, len); nlh = mnl_nlmsg_next(nlh, &len)) {
+            const struct nlmsgerr *ack = mnl_nlmsg_get_payload(nlh);
+
+            if (nlh->nlmsg_type != NLMSG_ERROR)
+                continue;
+            if (!error)
+                error = ack->error;
+            /* An error of the batch as a whole answers its first message alone. */
+            if (nlh->nlmsg_seq == first_seq - 1 && ack->error)
+                return ack->error;
+            if (nlh->nlmsg_seq - first_seq <= last_seq - first_seq)
+                left--;
+        }
+    }
+    return error;
+}
+
+static int
+batch_commit(struct batch *batch)
+{
+    struct wd_ruleset *rules = batch->rules;
+    uint32_t last_seq = rules->seq;
+    int error = batch->error;
+
+    if (!error) {
+        nftnl_batch_end(mnl_nlmsg_batch_current(batch->mnl), ++rules->seq);
+        mnl_nlmsg_batch_next(batch->mnl);
+        if (mnl_socket_sendto(rules->nl, mnl_nlmsg_batch_head(batch->mnl), mnl_nlmsg_batch_size(batch->mnl)) < 0)
+            error = -errno;
+    }
+    if (!error)
+        error = read_acks(rules->nl, batch->first_seq + 1, last_seq);
+    if (batch->mnl)
+        mnl_nlmsg_batch_stop(batch->mnl);
+    free(batch->memory);
+    return error;
+}
+
+/* ---- Table and chains --------------------------------------------------- */
+
+static void
+put_table(struct batch *batch)
+{
+    struct nftnl_table *table = nftnl_table_alloc();
+
+    if (!table || batch->error) {
+        batch->error = batch->error ? batch->error : -ENOMEM;
+        nftnl_table_free(table);
+        return;
+    }
+    nftnl_table_set_str(table, NFTNL_TABLE_NAME, batch->rules->table);
+    nftnl_table_set_u32(table, NFTNL_TABLE_FLAGS, NFT_TABLE_F_OWNER);
+    nftnl_table_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL), table);
+    batch_next(batch);
+    nftnl_table_free(table);
+}
+
+static void
+put_chain(struct batch *batch, const struct wd_chain *chain)
+{
+    struct nftnl_chain *nft = nftnl_chain_alloc();
+
+    if (!nft || batch->error) {
+        batch->error = batch->error ? batch->error : -ENOMEM;
+        nftnl_chain_free(nft);
+        return;
+    }
+    nftnl_chain_set_str(nft, NFTNL_CHAIN_TABLE, batch->rules->table);
+    nftnl_chain_set_str(nft, NFTNL_CHAIN_NAME, chain->name);
+    nftnl_chain_set_str(nft, NFTNL_CHAIN_TYPE, "filter");
+    nftnl_chain_set_u32(nft, NFTNL_CHAIN_HOOKNUM, hook_num[chain->hook]);
+    nftnl_chain_set_s32(nft, NFTNL_CHAIN_PRIO, CHAIN_PRIORITY_BASE - chain->priority);
+    nftnl_chain_set_u32(nft, NFTNL_CHAIN_POLICY, NF_ACCEPT);
+    nftnl_chain_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL), nft);
+    batch_next(batch);
+    nftnl_chain_free(nft);
+}
+
+/* ---- Rules -------------------------------------------------------------- */
+
+static void
+add_expr(struct batch *batch, struct nftnl_rule *rule, struct nftnl_expr *expr)
+{
+    if (expr)
+        nftnl_rule_add_expr(rule, expr);
+    else
+        batch->error = -ENOMEM;
+}
+
+/* meta KEY OP value */
+static void
+add_meta_compare(struct batch *batch, struct nftnl_rule *nft, uint32_t key, uint32_t op, const void *value,
+                 uint32_t size)
+{
+    struct nftnl_expr *meta = nftnl_expr_alloc("meta");
+    struct nftnl_expr *cmp = nftnl_expr_alloc("cmp");
+
+    if (meta) {
+        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_KEY, key);
+        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_DREG, NFT_REG_1);
+    }
+    if (cmp) {
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, op);
+        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, value, size);
+    }
+    add_expr(batch, nft, meta);
+    add_expr(batch, nft, cmp);
+}
+
+static void
+add_prefix(struct batch *batch, struct nftnl_rule *nft, const struct wd_rule *rule)
+{
+    const uint16_t loopback = ARPHRD_LOOPBACK;
+
+    if (rule->dev != WD_RULE_ANY_DEV)
+        add_meta_compare(batch, nft, rule->hook == WD_HOOK_LOCAL_OUT ? NFT_META_OIFTYPE : NFT_META_IIFTYPE,
+                         rule->dev == WD_RULE_LOOPBACK_DEV ? NFT_CMP_EQ : NFT_CMP_NEQ, &loopback, sizeof(loopback));
+    if (rule->oif)
+        add_meta_compare(batch, nft, NFT_META_OIF, NFT_CMP_EQ, &rule->oif, sizeof(rule->oif));
+    for (unsigned int i = 0; i < rule->not_oif_count; i++)
+        add_meta_compare(batch, nft, NFT_META_OIF, NFT_CMP_NEQ, &rule->not_oif[i], sizeof(rule->not_oif[i]));
+}
+
+/* The xtables match "bpf" on a program's descriptor; the rule takes its own reference to the program. */
+static void
+add_program(struct batch *batch, struct nftnl_rule *nft, int prog_fd)
+{
+    struct nftnl_expr *expr = nftnl_expr_alloc("match");
+    struct xt_bpf_info_v1 *info = calloc(1, sizeof(*info)); /* libnftnl takes and frees it */
+
+    if (!expr || !info) {
+        batch->error = -ENOMEM;
+        free(info);
+        if (expr)
+            nftnl_expr_free(expr);
+        return;
+    }
+    info->mode = XT_BPF_MODE_FD_ELF;
+    info->fd = prog_fd;
+    nftnl_expr_set_str(expr, NFTNL_EXPR_MT_NAME, "bpf");
+    nftnl_expr_set_u32(expr, NFTNL_EXPR_MT_REV, 1);
+    nftnl_expr_set(expr, NFTNL_EXPR_MT_INFO, info, sizeof(*info));
+    nftnl_rule_add_expr(nft, expr);
+}
+
+/* The xtables target "NFQUEUE", so that no CONFIG_NFT_QUEUE is needed; BYPASS: pass when nobody listens. */
+static void
+add_queue(struct batch *batch, struct nftnl_rule *nft, const struct wd_rule *rule)
+{
+    struct nftnl_expr *expr = nftnl_expr_alloc("target");
+    struct xt_NFQ_info_v3 *info = calloc(1, XT_SIZE(*info));
+
+    if (!expr || !info) {
+        batch->error = -ENOMEM;
+        free(info);
+        if (expr)
+            nftnl_expr_free(expr);
+        return;
+    }
+    info->queuenum = rule->queue;
+    info->queues_total = 1;
+    info->flags = NFQ_FLAG_BYPASS;
+    nftnl_expr_set_str(expr, NFTNL_EXPR_TG_NAME, "NFQUEUE");
+    nftnl_expr_set_u32(expr, NFTNL_EXPR_TG_REV, 3);
+    nftnl_expr_set(expr, NFTNL_EXPR_TG_INFO, info, XT_SIZE(*info));
+    nftnl_rule_add_expr(nft, expr);
+}
+
+static void
+add_drop(struct batch *batch, struct nftnl_rule *nft)
+{
+    struct nftnl_expr *expr = nftnl_expr_alloc("immediate");
+
+    if (expr) {
+        nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+        nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_VERDICT, NF_DROP);
+    }
+    add_expr(batch, nft, expr);
+}
+
+static void
+put_rule(struct batch *batch, const struct wd_chain *chain, const struct wd_rule *rule)
+{
+    struct nftnl_rule *nft = nftnl_rule_alloc();
+
+    if (!nft || batch->error) {
+        batch->error = batch->error ? batch->error : -ENOMEM;
+        goto out;
+    }
+    nftnl_rule_set_str(nft, NFTNL_RULE_TABLE, batch->rules->table);
+    nftnl_rule_set_str(nft, NFTNL_RULE_CHAIN, chain->name);
+    add_prefix(batch, nft, rule);
+    if (rule->prog_fd >= 0)
+        add_program(batch, nft, rule->prog_fd);
+    if (rule->action == WD_RULE_QUEUE)
+        add_queue(batch, nft, rule);
+    else if (rule->action == WD_RULE_DROP)
+        add_drop(batch, nft);
+    if (batch->error)
+        goto out;
+    nftnl_rule_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND), nft);
+    batch_next(batch);
+out:
+    if (nft)
+        nftnl_rule_free(nft);
+}
+
+/* Deletes all rules of the chain. */
+static void
+put_flush(struct batch *batch, const struct wd_chain *chain)
+{
+    struct nftnl_rule *nft = nftnl_rule_alloc();
+
+    if (!nft || batch->error) {
+        batch->error = batch->error ? batch->error : -ENOMEM;
+        goto out;
+    }
+    nftnl_rule_set_str(nft, NFTNL_RULE_TABLE, batch->rules->table);
+    nftnl_rule_set_str(nft, NFTNL_RULE_CHAIN, chain->name);
+    nftnl_rule_nlmsg_build_payload(batch_header(batch, NFT_MSG_DELRULE, 0), nft);
+    batch_next(batch);
+out:
+    if (nft)
+        nftnl_rule_free(nft);
+}
+
+/* ---- Rulesets of the process -------------------------------------------- */
+
+static int
+owner_socket(struct mnl_socket **ret_nl)
+{
+    int big = 1 << 20;
+    struct mnl_socket *nl = mnl_socket_open2(NETLINK_NETFILTER, SOCK_CLOEXEC);
+
+    if (!nl)
+        return -errno;
+    if (mnl_socket_bind(nl, 0, MNL_SOCKET_AUTOPID) < 0) {
+        int error = -errno;
+
+        mnl_socket_close(nl);
+        return error;
+    }
+    setsockopt(mnl_socket_get_fd(nl), SOL_SOCKET, SO_SNDBUF, &big, sizeof(big));
+    *ret_nl = nl;
+    return 0;
+}
+
+/* Every message, the answers to a failed one too, must be consumed before the next transaction. */
+static void
+drain(struct mnl_socket *nl)
+{
+    char buf[4096];
+
+    while (recv(mnl_socket_get_fd(nl), buf, sizeof(buf), MSG_DONTWAIT) > 0)
+        ;
+}
+
+static int
+ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
+{
+    struct wd_ruleset *rules = calloc(1, sizeof(*rules));
+    struct batch batch;
+    int error;
+
+    if (!rules)
+        return -ENOMEM;
+    rules->netns_dev = netns->st_dev;
+    rules->netns_ino = netns->st_ino;
+    rules->seq = (uint32_t)time(NULL);
+    rules->refs = 1;
+    snprintf(rules->table, sizeof(rules->table), "wd-%d-%u", getpid(), tables_made++);
+    error = owner_socket(&rules->nl);
+    if (!error) {
+        batch_begin(&batch, rules);
+        if (!batch.error)
+            put_table(&batch);
+        error = batch_commit(&batch);
+        if (error)
+            mnl_socket_close(rules->nl);
+    }
+    if (error) {
+        free(rules);
+        return error;
+    }
+    *ret_rules = rules;
+    return 0;
+}
+
+static struct wd_ruleset *
+ruleset_find(const struct stat *netns)
+{
+    struct wd_ruleset *rules = rulesets;
+
+    while (rules && (rules->netns_dev != netns->st_dev || rules->netns_ino != netns->st_ino))
+        rules = rules->next;
+    return rules;
+}
+
+int
+wd_ruleset_get(struct wd_ruleset **ret_rules, struct wd_error *err)
+{
+    struct wd_ruleset *rules;
+    struct stat netns;
+    int error = 0;
+
+    if (stat("/proc/thread-self/ns/net", &netns) < 0)
+        return wd_error_set(err, -errno, "mount /proc", "find the network namespace: %s", strerror(errno));
+    pthread_mutex_lock(&rulesets_lock);
+    rules = ruleset_find(&netns);
+    if (rules) {
+        rules->refs++;
+    } else {
+        error = ruleset_new(&netns, &rules);
+        if (!error) {
+            rules->next = rulesets;
+            rulesets = rules;
+        }
+    }
+    pthread_mutex_unlock(&rulesets_lock);
+    if (error)
+        return wd_error_set(err, error,
+                            error == -EPERM ? "run as root or with CAP_NET_ADMIN in this network namespace"
+                                            : "the kernel needs nf_tables with owned tables (Linux 5.12)",
+                            "create an nftables table: %s", strerror(-error));
+    *ret_rules = rules;
+    return 0;
+}
+
+void
+wd_ruleset_put(struct wd_ruleset *rules)
+{
+    struct wd_ruleset **link = &rulesets;
+
+    if (!rules)
+        return;
+    pthread_mutex_lock(&rulesets_lock);
+    if (--rules->refs == 0) {
+        while (*link != rules)
+            link = &(*link)->next;
+        *link = rules->next;
+    } else {
+        rules = NULL;
+    }
+    pthread_mutex_unlock(&rulesets_lock);
+    if (!rules)
+        return;
+    mnl_socket_close(rules->nl); /* the table goes with it */
+    while (rules->chains) {
+        struct wd_chain *next = rules->chains->next;
+
+        free(rules->chains);
+        rules->chains = next;
+    }
+    free(rules);
+}
+
+void
+wd_ruleset_forget_all(void)
+{
+    for (struct wd_ruleset *rules = rulesets; rules; rules = rules->next)
+        close(mnl_socket_get_fd(rules->nl));
+    rulesets = NULL;
+    pthread_mutex_init(&rulesets_lock, NULL);
+}
+
+/* ---- Chains of handles -------------------------------------------------- */
+
+static struct wd_chain *
+pool_find(const struct wd_ruleset *rules, enum wd_hook hook, int16_t priority)
+{
+    struct wd_chain *chain = rules->chains;
+
+    while (chain && (chain->used || chain->hook != hook || chain->priority != priority))
+        chain = chain->next;
+    return chain;
+}
+
+static struct wd_chain *
+chain_new(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority)
+{
+    struct wd_chain *chain = calloc(1, sizeof(*chain));
+
+    if (!chain)
+        return NULL;
+    chain->hook = hook;
+    chain->priority = priority;
+    snprintf(chain->name, sizeof(chain->name), "%s_%c%d_%u", hook_name[hook], priority < 0 ? 'm' : 'p', abs(priority),
+             rules->chain_count++);
+    return chain;
+}
+
+int
+wd_ruleset_install(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority, const struct wd_rule *rule,
+                   size_t count, struct wd_chain **ret_chain, struct wd_error *err)
+{
+    struct wd_chain *pooled, *chain;
+    struct batch batch;
+    int error;
+
+    pthread_mutex_lock(&rulesets_lock);
+    pooled = pool_find(rules, hook, priority);
+    chain = pooled ? pooled : chain_new(rules, hook, priority);
+    if (!chain) {
+        pthread_mutex_unlock(&rulesets_lock);
+        return wd_error_set(err, -ENOMEM, NULL, "install rules: out of memory");
+    }
+    batch_begin(&batch, rules);
+    if (!batch.error && !pooled)
+        put_chain(&batch, chain);
+    for (size_t i = 0; i < count && !batch.error; i++)
+        put_rule(&batch, chain, &rule[i]);
+    error = batch_commit(&batch);
+    if (error) {
+        drain(rules->nl);
+        if (!pooled)
+            free(chain);
+    } else {
+        chain->used = true;
+        if (!pooled) {
+            chain->next = rules->chains;
+            rules->chains = chain;
+        }
+        *ret_chain = chain;
+    }
+    pthread_mutex_unlock(&rulesets_lock);
+    if (error)
+        return wd_error_set(err, error,
+                            "the kernel needs nft_compat, xt_bpf and xt_NFQUEUE: modprobe them, or see the README",
+                            "install nftables rules: %s", strerror(-error));
+    return 0;
+}
+
+void
+wd_ruleset_remove(struct wd_ruleset *rules, struct wd_chain *chain)
+{
+    struct batch batch;
+
+    if (!chain)
+        return;
+    pthread_mutex_lock(&rulesets_lock);
+    batch_begin(&batch, rules);
+    if (!batch.error)
+        put_flush(&batch, chain);
+    if (batch_commit(&batch) == 0)
+        chain->used = false; /* else it stays out of the pool; the table's end takes it */
+    else
+        drain(rules->nl);
+    pthread_mutex_unlock(&rulesets_lock);
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/*
+ * The nftables side of the process in one network namespace: an `inet` table
+ * that belongs to a netlink socket of ours (NFT_TABLE_F_OWNER, Linux 5.12), so
+ * that it vanishes with the process, and a pool of base chains in it.
+ *
+ * Removing a base chain makes the kernel flush every NFQUEUE of the namespace,
+ * other programs' too.  So a handle that closes gives its rules back and leaves
+ * its chains in the pool for the next one; the table goes with the last handle
+ * of the process in the namespace.
+ */
+#ifndef WD_LINUX_RULESET_H
+#define WD_LINUX_RULESET_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "bpf/gen.h"
+#include "core/error.h"
+
+struct wd_ruleset; /* of one network namespace; shared by the process's handles in it */
+struct wd_chain;   /* a base chain in use by one handle */
+
+/* Native compare in front of a program: the type of the outgoing (LOCAL_OUT) or incoming device. */
+enum wd_rule_dev { WD_RULE_ANY_DEV, WD_RULE_LOOPBACK_DEV, WD_RULE_OTHER_DEV };
+#define WD_RULE_IFS_MAX 32
+
+enum wd_rule_action { WD_RULE_QUEUE, WD_RULE_DROP, WD_RULE_NONE /* the program does it all */ };
+
+struct wd_rule {
+    enum wd_hook hook;
+    enum wd_rule_dev dev;
+    uint32_t oif;                      /* only packets leaving by this interface; 0: by any */
+    uint32_t not_oif[WD_RULE_IFS_MAX]; /* but none leaving by these */
+    unsigned int not_oif_count;
+    int prog_fd; /* SOCKET_FILTER program; < 0: every packet */
+    enum wd_rule_action action;
+    uint16_t queue; /* QUEUE: first queue number */
+};
+
+/* The ruleset of the calling thread's network namespace, made where there is none yet; one reference. */
+int wd_ruleset_get(struct wd_ruleset **ret_rules, struct wd_error *err);
+/* NULL-safe.  The last reference removes the table. */
+void wd_ruleset_put(struct wd_ruleset *rules);
+
+/*
+ * Takes a chain for (hook, priority of the handle) out of the pool, or makes
+ * one, and fills it with count rules of that hook; one transaction.
+ */
+int wd_ruleset_install(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority, const struct wd_rule *rule,
+                       size_t count, struct wd_chain **ret_chain, struct wd_error *err);
+/* Empties the chain and gives it back to the pool; NULL-safe.  Packets already past it are not waited for. */
+void wd_ruleset_remove(struct wd_ruleset *rules, struct wd_chain *chain);
+
+/* In a forked child: closes the descriptors of all rulesets.  Async-signal-safe. */
+void wd_ruleset_forget_all(void);
+
+#endif

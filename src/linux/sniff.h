@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* The packets of a sniffing handle: a ring that the filter programs write and the readers empty. */
+#ifndef WD_LINUX_SNIFF_H
+#define WD_LINUX_SNIFF_H
+
+#include <stdint.h>
+
+#include "api/engine.h"
+#include "core/prog.h"
+
+struct wd_sniff;
+
+/*
+ * A ring for `size` bytes of packets (rounded up to a power of two).
+ * counters: the mapped counter slots (gen.h) through which a reader that goes
+ * to sleep asks the programs to wake it.
+ */
+int wd_sniff_new(uint32_t size, uint64_t *counters, struct wd_sniff **ret_sniff, struct wd_error *err);
+void wd_sniff_free(struct wd_sniff *sniff); /* NULL-safe */
+int wd_sniff_ring_fd(const struct wd_sniff *sniff);
+/* Evaluated here where the programs are coarser; NULL: they are exact. */
+void wd_sniff_set_exact(struct wd_sniff *sniff, const struct wd_prog *exact);
+
+int wd_sniff_recv(struct wd_sniff *sniff, struct wd_recv *io);
+void wd_sniff_shut(struct wd_sniff *sniff);  /* what is in the ring can be received, then -ENODATA */
+void wd_sniff_abort(struct wd_sniff *sniff); /* every call returns -ECANCELED from now on */
+void wd_sniff_get_stats(struct wd_sniff *sniff, WINDIVERT_EXT_STATS *ret_stats);
+void wd_sniff_close_fds(struct wd_sniff *sniff); /* in a forked child */
+
+#endif
