@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* WinDivertOpen, WinDivertShutdown, WinDivertClose. */
+#include <errno.h>
+#include <pthread.h>
+#include <string.h>
+
+#include "core/filter.h"
+#include "error.h"
+#include "handle.h"
+
+#define FLAGS_ALL                                                                                                    \
+    (WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_DROP | WINDIVERT_FLAG_RECV_ONLY | WINDIVERT_FLAG_SEND_ONLY |              \
+     WINDIVERT_FLAG_NO_INSTALL | WINDIVERT_FLAG_FRAGMENTS)
+#define FLAGS_EVENTS (WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_RECV_ONLY)
+#define EXCERPT 40 /* bytes of a bad filter that the error text shows */
+
+/* What each layer insists on. */
+static const struct {
+    UINT64 required;
+    const char *text;
+} layers[] = {
+    [WINDIVERT_LAYER_NETWORK] = {0, NULL},
+    [WINDIVERT_LAYER_NETWORK_FORWARD] = {0, NULL},
+    [WINDIVERT_LAYER_FLOW] = {FLAGS_EVENTS, "layer FLOW needs WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_RECV_ONLY"},
+    [WINDIVERT_LAYER_SOCKET] = {WINDIVERT_FLAG_RECV_ONLY, "layer SOCKET needs WINDIVERT_FLAG_RECV_ONLY"},
+    [WINDIVERT_LAYER_REFLECT] = {FLAGS_EVENTS, "layer REFLECT needs WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_RECV_ONLY"},
+};
+
+static bool
+has_all(UINT64 flags, UINT64 wanted)
+{
+    return (flags & wanted) == wanted;
+}
+
+/* Both need a layer that is in range. */
+static BOOL
+check_flags(WINDIVERT_LAYER layer, UINT64 flags)
+{
+    if (flags & ~(UINT64)FLAGS_ALL)
+        return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "flags has unknown bits: 0x%llx",
+                           (unsigned long long)(flags & ~(UINT64)FLAGS_ALL));
+    if (has_all(flags, WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_DROP))
+        return wd_api_fail(ERROR_INVALID_PARAMETER, NULL,
+                           "WINDIVERT_FLAG_SNIFF and WINDIVERT_FLAG_DROP exclude each other");
+    if (has_all(flags, WINDIVERT_FLAG_RECV_ONLY | WINDIVERT_FLAG_SEND_ONLY))
+        return wd_api_fail(ERROR_INVALID_PARAMETER, NULL,
+                           "WINDIVERT_FLAG_RECV_ONLY and WINDIVERT_FLAG_SEND_ONLY exclude each other");
+    if (!has_all(flags, layers[layer].required))
+        return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "%s", layers[layer].text);
+    return TRUE;
+}
+
+static BOOL
+check_open(const char *filter, WINDIVERT_LAYER layer, INT16 priority, UINT64 flags)
+{
+    if (!filter)
+        return wd_api_fail(ERROR_INVALID_PARAMETER, "the filter for everything is \"true\"", "filter is NULL");
+    if ((unsigned)layer > WINDIVERT_LAYER_REFLECT)
+        return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "there is no layer %d", (int)layer);
+    if (priority < WINDIVERT_PRIORITY_LOWEST || priority > WINDIVERT_PRIORITY_HIGHEST)
+        return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "priority %d is not in %d..%d", priority,
+                           WINDIVERT_PRIORITY_LOWEST, WINDIVERT_PRIORITY_HIGHEST);
+    return check_flags(layer, flags);
+}
+
+/* "filter, byte 12: Filter expression contains a bad token: frobnicate == 1": the start of the trouble, readable. */
+static BOOL
+fail_filter(const char *filter, const struct wd_filter_error *error)
+{
+    char excerpt[EXCERPT + 1] = "";
+    size_t length = strlen(filter), from = error->pos < length ? error->pos : length, i;
+
+    for (i = 0; i < EXCERPT && filter[from + i]; i++)
+        excerpt[i] = filter[from + i] >= ' ' && filter[from + i] <= '~' ? filter[from + i] : '?';
+    return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "filter, byte %u: %s: %s%s", error->pos,
+                       wd_filter_strerror(error->code), i ? excerpt : "(its end)", filter[from + i] ? "..." : "");
+}
+
+/* The object of a filter; NULL: no memory. */
+static const char *
+make_object(struct wd_arena *arena, const struct wd_filter *filter)
+{
+    size_t needed = 0;
+    char *object;
+
+    wd_filter_object(filter, NULL, 0, &needed);
+    object = wd_arena_alloc(arena, needed, 1);
+    return object && wd_filter_object(filter, object, needed, NULL) == 0 ? object : NULL;
+}
+
+static BOOL
+compile_and_open(struct wd_arena *arena, const char *text, struct wd_open *open, HANDLE *ret_handle)
+{
+    struct wd_filter_error error = {.code = WD_FILTER_OK, .pos = 0};
+    struct wd_filter *filter;
+    int ret;
+
+    ret = wd_filter_compile(arena, text, open->layer, &filter, &error);
+    if (ret == -ENOMEM)
+        return wd_api_fail_errno(ret, NULL);
+    if (ret)
+        return fail_filter(text, &error);
+    open->object = make_object(arena, filter);
+    if (!open->object)
+        return wd_api_fail_errno(-ENOMEM, NULL);
+    return wd_handle_open(open, ret_handle);
+}
+
+HANDLE
+WinDivertOpen(const char *filter, WINDIVERT_LAYER layer, INT16 priority, UINT64 flags)
+{
+    struct wd_open open = {.layer = layer, .priority = priority, .flags = flags};
+    HANDLE handle = INVALID_HANDLE_VALUE;
+    struct wd_arena arena;
+    int cancel_state;
+
+    if (!check_open(filter, layer, priority, flags))
+        return INVALID_HANDLE_VALUE;
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
+    wd_arena_init(&arena, NULL);
+    compile_and_open(&arena, filter, &open, &handle);
+    wd_arena_free(&arena);
+    pthread_setcancelstate(cancel_state, NULL);
+    return handle;
+}
+
+BOOL
+WinDivertShutdown(HANDLE handle, WINDIVERT_SHUTDOWN how)
+{
+    struct wd_error err = {.text = "", .remedy = ""};
+    struct wd_use use;
+    BOOL ok;
+    int ret;
+
+    if (!wd_handle_enter(handle, &use))
+        return FALSE;
+    if (how < WINDIVERT_SHUTDOWN_RECV || how > WINDIVERT_SHUTDOWN_MAX) {
+        ok = wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "how is %d, not in 1..3", (int)how);
+        goto out;
+    }
+    wd_handle_hold_fork();
+    ret = wd_engine_shutdown(use.engine, how, &err);
+    wd_handle_release_fork();
+    ok = ret ? wd_api_fail_errno(ret, &err) : TRUE;
+out:
+    wd_handle_leave(&use);
+    return ok;
+}
+
+BOOL
+WinDivertClose(HANDLE handle)
+{
+    return wd_handle_close(handle);
+}
