@@ -29,10 +29,7 @@ main(int argc, char **argv)
     handle = open_network(argv[1], 0, WINDIVERT_FLAG_DROP);
     if (handle == INVALID_HANDLE_VALUE)
         return 1;
-    printf("dropping\n");
-    fflush(stdout);
     sigwait(&set, &number);
     WinDivertClose(handle);
-    printf("dropping no more\n");
     return 0;
 }

@@ -90,6 +90,8 @@ open_network(const char *filter, INT16 priority, UINT64 flags)
     handle = WinDivertOpen(filter, WINDIVERT_LAYER_NETWORK, priority, flags);
     if (handle == INVALID_HANDLE_VALUE)
         complain_last_error("open");
+    else
+        fprintf(stderr, "%s: ready, Ctrl-C ends it\n", tool_name);
     return handle;
 }
 

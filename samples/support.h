@@ -22,7 +22,7 @@ bool filter_is_good(const char *filter, WINDIVERT_LAYER layer);
 /* A decimal number in min..max as the whole text; else complains about it under the name what. */
 bool parse_number(const char *what, const char *text, long min, long max, long *ret_number);
 
-/* WinDivertOpen at the NETWORK layer; INVALID_HANDLE_VALUE when it failed, which is explained. */
+/* WinDivertOpen at the NETWORK layer, and a line on stderr once it is open; INVALID_HANDLE_VALUE: failed, explained. */
 HANDLE open_network(const char *filter, INT16 priority, UINT64 flags);
 
 /*
