@@ -35,10 +35,10 @@ outside()
     DEMO_OUTER_NET=$(readlink /proc/self/ns/net) DEMO_SCRATCH=$scratch \
         unshare --net --mount --pid --fork --kill-child --mount-proc "$0" "$build" &
     child=$!
-    wait "$child"
+    wait "$child" 2>/dev/null
     status=$?
     # A signal ends the first wait early.
-    kill -0 "$child" 2>/dev/null && wait "$child"
+    kill -0 "$child" 2>/dev/null && wait "$child" 2>/dev/null
     exit $status
 }
 
