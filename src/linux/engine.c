@@ -153,7 +153,8 @@ install(struct wd_handle *handle, const struct wd_plan *plan, struct wd_error *e
             if (plan->rule[j].hook == hooks[i])
                 rules[count++] = plan->rule[j];
         if (count)
-            error = wd_ruleset_install(handle->rules, hooks[i], handle->priority, rules, count, &handle->chain[i], err);
+            error =
+                wd_ruleset_install(handle->rules, hooks[i], handle->priority, rules, count, &handle->chain[i], err);
     }
     handle->installed = true;
     return error;

@@ -9,6 +9,7 @@
 #include <linux/netfilter/nfnetlink_queue.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef NFQA_PRIORITY
@@ -44,7 +45,7 @@ config_send(struct wd_nfq *nfq, struct nlmsghdr *nlh)
 {
     char buf[8192] __attribute__((aligned(8)));
     struct wd_nfq_packet packet;
-    struct wd_nfq_ack ack;
+    struct wd_nfq_ack ack = {0};
 
     if (send(nfq->fd, nlh, nlh->nlmsg_len, 0) < 0)
         return -errno;
@@ -216,8 +217,7 @@ parse_packet(const struct nlmsghdr *nlh, struct wd_nfq_packet *ret_packet)
     const struct nlattr *attr;
 
     *ret_packet = (struct wd_nfq_packet){0};
-    mnl_attr_for_each(attr, nlh, sizeof(struct nfgenmsg))
-        parse_attr(attr, ret_packet);
+    mnl_attr_for_each(attr, nlh, sizeof(struct nfgenmsg)) parse_attr(attr, ret_packet);
     if (!ret_packet->payload)
         return WD_NFQ_OTHER;
     if (ret_packet->len < ret_packet->cap_len)
@@ -319,13 +319,18 @@ wd_nfq_batch_send(struct wd_nfq *nfq, struct wd_nfq_batch *batch)
         .msg_iov = batch->iov,
         .msg_iovlen = (size_t)batch->iov_count,
     };
-    ssize_t sent;
+    ssize_t sent = -1;
 
     if (batch->count == 0)
         return 0;
-    do
+    /* Only for want of memory can it fail; a verdict that is not sent is a packet that is stuck: try on. */
+    for (int tries = 0; tries < 1000; tries++) {
         sent = sendmsg(nfq->fd, &msg, 0);
-    while (sent < 0 && errno == EINTR);
+        if (sent >= 0 || (errno != EINTR && errno != ENOBUFS && errno != ENOMEM && errno != EAGAIN))
+            break;
+        if (errno != EINTR)
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
     wd_nfq_batch_init(batch);
     return sent < 0 ? -errno : 0;
 }

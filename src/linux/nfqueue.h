@@ -20,8 +20,8 @@
 
 struct wd_nfq {
     int fd;
-    uint16_t num;  /* queue number */
-    uint32_t seq;  /* of the last message sent */
+    uint16_t num; /* queue number */
+    uint32_t seq; /* of the last message sent */
 };
 
 /* What one message says of one packet; payload points into the message. */
@@ -61,9 +61,9 @@ enum wd_nfq_msg wd_nfq_parse(void *msg, size_t len, struct wd_nfq_packet *ret_pa
 
 /* ---- Verdicts, gathered into one send() --------------------------------- */
 
-#define WD_NFQ_VERDICTS 256                      /* verdicts in one send at most */
-#define WD_NFQ_VERDICT_SIZE 36                   /* header, attribute, and the head of a payload attribute */
-#define WD_NFQ_BYTES_MAX (1024 * 1024)           /* of payloads in one send */
+#define WD_NFQ_VERDICTS 256           /* verdicts in one send at most */
+#define WD_NFQ_VERDICT_SIZE 36        /* header, attribute, and the head of a payload attribute */
+#define WD_NFQ_BYTES_MAX (256 * 1024) /* gathered before a send; below the send buffer of an unprivileged user */
 
 struct wd_nfq_batch {
     unsigned int count;

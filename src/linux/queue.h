@@ -25,33 +25,9 @@
 #include "core/prog.h"
 #include "linux/inject.h"
 #include "linux/nfqueue.h"
+#include "linux/slot.h"
 
-#define WD_QUEUE_PULL 64          /* packets taken out of the kernel with one call */
-#define WD_SLOT_SMALL 2048        /* room of a slot that has no big buffer */
-#define WD_HASH_SIZE 4096
-
-struct wd_slot {
-    struct wd_slot *prev, *next; /* in the list of its state */
-    struct wd_slot *hash_next;   /* held: others with the same hash */
-    uint32_t id;                 /* the kernel's, of the queue */
-    uint32_t generation;         /* of the slot: an address of an earlier packet does not fit */
-    uint32_t seq;                /* sent: of the verdict message */
-    int64_t timestamp;           /* when it was pulled, 100 ns */
-    int64_t held_since;          /* 100 ns */
-    uint32_t len;                /* in the kernel */
-    uint32_t cap_len;            /* bytes in data */
-    uint32_t ifindex;
-    bool outbound, loopback, impostor, ipv6;
-    bool ip_csum_ok, tcp_csum_ok, udp_csum_ok;
-    uint8_t *data; /* small, or a big buffer of WD_NFQ_MSG_MAX bytes with the packet somewhere in it */
-    uint8_t *big;  /* that buffer, or NULL */
-    uint8_t small[WD_SLOT_SMALL];
-};
-
-struct wd_slot_list {
-    struct wd_slot *first, *last;
-    uint32_t count;
-};
+#define WD_QUEUE_PULL 64 /* packets taken out of the kernel with one call */
 
 struct wd_queue_limits {
     uint32_t length;   /* packets not yet received, and packets held */
@@ -75,16 +51,11 @@ struct wd_queue {
     uint64_t tag; /* of the handle, in every address */
     struct wd_queue_limits limits;
 
-    struct wd_slot_list ready, held, sent;
+    struct wd_slot_pool pool;
+    struct wd_slot_list ready, sent;
     uint64_t ready_bytes;
-    struct wd_slot *hash[WD_HASH_SIZE]; /* held, by id */
-    struct wd_slot *free_slots;
-    uint32_t free_count;
-    uint8_t *free_big[WD_QUEUE_PULL];
-    uint32_t free_big_count;
-    uint32_t generations;
-    uint32_t ack_seq;  /* last verdict for which a confirmation was asked */
-    uint32_t ack_count; /* verdicts since */
+    struct wd_held held;
+    uint32_t ack_count; /* verdicts since the last one for which a confirmation was asked */
 
     uint8_t *staging[WD_QUEUE_PULL];
     struct iovec iov[WD_QUEUE_PULL];
@@ -100,9 +71,16 @@ int64_t wd_now(void); /* CLOCK_MONOTONIC in 100 ns: what Timestamp holds */
  * Allocated, and bound to an NFQUEUE where `bound` is set (else it only sends
  * new packets); -errno with *err.  wd_queue_free is NULL-safe.
  */
-int wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue **ret_queue,
-                 struct wd_error *err);
+int wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue **ret_queue, struct wd_error *err);
 void wd_queue_free(struct wd_queue *queue);
+
+/*
+ * For send.c, under the lock.  accept gives the packet back to the kernel,
+ * unchanged or with the slot's bytes, and keeps the slot until it is certain
+ * that the kernel still had the packet; flush sends what was gathered.
+ */
+void wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed);
+int wd_queue_flush(struct wd_queue *queue);
 
 int wd_queue_recv(struct wd_queue *queue, struct wd_recv *io);
 int wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err);

@@ -37,8 +37,9 @@ open_dir(bool create)
 static int
 write_entry(int fd, const struct wd_open *open)
 {
-    int len = dprintf(fd, "windivert 1\npid %d\nlayer %d\npriority %d\nflags %" PRIu64 "\ntime %" PRId64 "\nfilter %s\n",
-                      getpid(), (int)open->layer, open->priority, (uint64_t)open->flags, wd_now(), open->object);
+    int len =
+        dprintf(fd, "windivert 1\npid %d\nlayer %d\npriority %d\nflags %" PRIu64 "\ntime %" PRId64 "\nfilter %s\n",
+                getpid(), (int)open->layer, open->priority, (uint64_t)open->flags, wd_now(), open->object);
 
     return len < 0 ? -errno : 0;
 }

@@ -154,8 +154,9 @@ ring_peek(struct wd_sniff *sniff, unsigned long *ret_next)
 
         if (len & BPF_RINGBUF_BUSY_BIT)
             return NULL;
-        next = consumer + ((len & ~(BPF_RINGBUF_BUSY_BIT | BPF_RINGBUF_DISCARD_BIT)) + BPF_RINGBUF_HDR_SZ +
-                           RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
+        next = consumer +
+               ((len & ~(BPF_RINGBUF_BUSY_BIT | BPF_RINGBUF_DISCARD_BIT)) + BPF_RINGBUF_HDR_SZ + RECORD_ALIGN - 1) /
+                   RECORD_ALIGN * RECORD_ALIGN;
         if (!(len & BPF_RINGBUF_DISCARD_BIT)) {
             *ret_next = next;
             return (const void *)((const uint8_t *)head + BPF_RINGBUF_HDR_SZ);

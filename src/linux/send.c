@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* What the program sends: a held packet goes back to the kernel, everything else is new. */
+#include <errno.h>
+#include <string.h>
+
+#include "core/cksum.h"
+#include "core/packet.h"
+#include "core/ttl.h"
+#include "linux/addrtag.h"
+#include "linux/queue.h"
+
+struct item {
+    const WINDIVERT_ADDRESS *addr;
+    const uint8_t *data;
+    uint32_t len;            /* bytes in data that belong to this packet */
+    struct wd_packet packet; /* parsed */
+    struct wd_slot *slot;    /* held packet that this returns, or NULL */
+};
+
+static struct wd_slot *
+find_returned(struct wd_queue *queue, const WINDIVERT_ADDRESS *addr)
+{
+    struct wd_addr_tag tag;
+    struct wd_slot *slot;
+
+    if (!wd_addr_tag_get(addr, queue->tag, &tag))
+        return NULL;
+    slot = wd_held_find(&queue->held, tag.packet_id, tag.generation);
+    if (!slot || slot->outbound != addr->Outbound || slot->ipv6 != addr->IPv6)
+        return NULL;
+    return slot;
+}
+
+/*
+ * The next packet of the buffer: as long as its header says; the whole rest
+ * where one packet is sent; and what Recv delivered of a packet longer than
+ * the kernel can hand over.
+ */
+static int
+next_item(struct wd_queue *queue, const struct wd_send *io, const uint8_t *data, uint32_t left, struct item *ret_item)
+{
+    struct item item = {.addr = &io->addr[io->ret_count], .data = data};
+
+    if (!wd_packet_parse(data, left, &item.packet))
+        return -EINVAL;
+    item.len = item.packet.ip_len;
+    item.slot = find_returned(queue, item.addr);
+    if (item.slot && item.slot->cap_len < item.slot->len && left >= item.slot->cap_len)
+        item.len = item.slot->cap_len;
+    else if (item.packet.truncated)
+        return -EINVAL;
+    *ret_item = item;
+    return 0;
+}
+
+/* Fills in the checksums that the address says are not right, and an impostor's new hop limit. */
+static int
+finish_bytes(uint8_t *data, uint32_t len, const WINDIVERT_ADDRESS *addr)
+{
+    uint64_t skip = (addr->IPChecksum ? WINDIVERT_HELPER_NO_IP_CHECKSUM : 0) |
+                    (addr->TCPChecksum ? WINDIVERT_HELPER_NO_TCP_CHECKSUM : 0) |
+                    (addr->UDPChecksum ? WINDIVERT_HELPER_NO_UDP_CHECKSUM : 0) | WINDIVERT_HELPER_NO_ICMP_CHECKSUM |
+                    WINDIVERT_HELPER_NO_ICMPV6_CHECKSUM;
+
+    if (addr->Impostor && !wd_ttl_decrement(data, len))
+        return -EHOSTUNREACH;
+    wd_cksum_fill(data, len, skip);
+    return 0;
+}
+
+static int
+return_held(struct wd_queue *queue, const struct item *item)
+{
+    struct wd_slot *slot = item->slot;
+    bool changed = item->len != slot->cap_len || item->addr->Impostor || memcmp(item->data, slot->data, item->len);
+    int error = 0;
+
+    if (changed && (slot->cap_len < slot->len || item->len > WD_NFQ_PAYLOAD_MAX))
+        return -EINVAL; /* its end is in the kernel only, or it cannot be handed over */
+    if (changed) {
+        uint8_t ttl = item->data[item->packet.version == 4 ? 8 : 7];
+
+        if (item->addr->Impostor && ttl <= 1)
+            return -EHOSTUNREACH;
+        if (!wd_slot_store(&queue->pool, slot, item->data, item->len))
+            return -ENOMEM;
+        error = finish_bytes(slot->data, slot->cap_len, item->addr);
+        if (error)
+            return error;
+    }
+    wd_held_remove(&queue->held, slot);
+    wd_queue_accept(queue, slot, changed);
+    queue->stats.Returned++;
+    return 0;
+}
+
+/* Under the lock, but sent at once; a copy only where bytes have to be filled in. */
+static int
+inject_new(struct wd_queue *queue, const struct item *item)
+{
+    const WINDIVERT_ADDRESS *addr = item->addr;
+    struct wd_packet packet = item->packet;
+    uint8_t *copy;
+    int error;
+
+    if (!addr->Outbound)
+        return -EOPNOTSUPP;
+    copy = wd_slot_big_get(&queue->pool);
+    if (!copy)
+        return -ENOMEM;
+    memcpy(copy, item->data, item->len);
+    error = finish_bytes(copy, item->len, addr);
+    if (!error && wd_packet_parse(copy, item->len, &packet))
+        error = wd_inject_outbound(queue->inject, &packet, addr->Network.IfIdx);
+    wd_slot_big_put(&queue->pool, copy);
+    if (!error)
+        queue->stats.Injected++;
+    return error;
+}
+
+static int
+send_item(struct wd_queue *queue, const struct item *item)
+{
+    if (item->slot)
+        return return_held(queue, item);
+    wd_queue_flush(queue); /* what was sent earlier goes earlier */
+    return inject_new(queue, item);
+}
+
+static int
+send_locked(struct wd_queue *queue, struct wd_send *io)
+{
+    int error = 0;
+
+    while (!error && io->ret_count < io->addr_count && io->ret_len < io->buf_len) {
+        struct item item;
+
+        error = next_item(queue, io, io->buf + io->ret_len, io->buf_len - io->ret_len, &item);
+        if (!error)
+            error = send_item(queue, &item);
+        if (!error) {
+            io->ret_len += io->addr_count == 1 ? io->buf_len : item.len;
+            io->ret_count++;
+        }
+    }
+    wd_queue_flush(queue);
+    return io->ret_count ? 0 : error;
+}
+
+static int
+explain_send(int error, struct wd_error *err)
+{
+    switch (error) {
+    case -EINVAL:
+        return wd_error_set(err, error, "send one whole IPv4 or IPv6 packet per address, its length field true",
+                            "send: malformed packet");
+    case -EOPNOTSUPP:
+        return wd_error_set(err, error, "set pAddr->Outbound, or return the packet with the address Recv gave it",
+                            "send: new packets cannot be injected inbound yet");
+    case -EHOSTUNREACH:
+        return wd_error_set(err, error, NULL,
+                            "send: no route to the host, or the hop limit of an impostor is used up");
+    case -EMSGSIZE:
+        return wd_error_set(err, -EFBIG, "split it into fragments", "send: the packet is larger than the MTU");
+    default:
+        return wd_error_set(err, error, NULL, "send: %s", strerror(-error));
+    }
+}
+
+int
+wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err)
+{
+    int error;
+
+    pthread_mutex_lock(&queue->lock);
+    if (queue->aborted)
+        error = -ECANCELED;
+    else if (queue->shut_send)
+        error = -ESHUTDOWN;
+    else
+        error = send_locked(queue, io);
+    pthread_mutex_unlock(&queue->lock);
+    return error ? explain_send(error, err) : 0;
+}
