@@ -38,7 +38,7 @@ struct headers {
 };
 
 static const char *bold = "", *cyan = "", *dim = "", *plain = "";
-static int column;
+static int column, padding; /* of fields on the line so far; blanks before the next */
 
 static void
 choose_colours(void)
@@ -58,7 +58,7 @@ static void
 label(const char *name)
 {
     printf("  %s%-*s%s", cyan, LABEL - 2, name, plain);
-    column = 0;
+    column = padding = 0;
 }
 
 static void
@@ -72,17 +72,19 @@ static void __attribute__((format(printf, 2, 3))) field(const char *name, const 
 {
     char value[64];
     va_list args;
-    int width;
+    int taken, width;
 
     va_start(args, format);
     vsnprintf(value, sizeof(value), format, args);
     va_end(args);
-    width = ((int)(strlen(name) + strlen(value) + 1) / CELL + 1) * CELL;
+    taken = (int)(strlen(name) + strlen(value) + 1);
+    width = (taken / CELL + 1) * CELL;
     if (column && column + width > LINE) {
         printf("\n%*s", LABEL, "");
-        column = 0;
+        column = padding = 0;
     }
-    printf("%s=%-*s", name, width - (int)strlen(name) - 1, value);
+    printf("%*s%s=%s", padding, "", name, value);
+    padding = width - taken;
     column += width;
 }
 
@@ -114,6 +116,7 @@ print_address(UINT64 number, const WINDIVERT_ADDRESS *addr, INT64 first, UINT le
            addr->Loopback ? "  loopback" : "", addr->Impostor ? "  impostor" : "", addr->Sniffed ? "  sniffed" : "",
            len, plain);
     label("addr");
+    field("Timestamp", "%lld", (long long)addr->Timestamp);
     field("IfIdx", "%u", addr->Network.IfIdx);
     field("SubIfIdx", "%u", addr->Network.SubIfIdx);
     field("Layer", "%u", addr->Layer);
@@ -122,7 +125,6 @@ print_address(UINT64 number, const WINDIVERT_ADDRESS *addr, INT64 first, UINT le
     field("IPChecksum", "%u", addr->IPChecksum);
     field("TCPChecksum", "%u", addr->TCPChecksum);
     field("UDPChecksum", "%u", addr->UDPChecksum);
-    field("Timestamp", "%lld", (long long)addr->Timestamp);
     end_fields();
 }
 
@@ -173,6 +175,19 @@ print_icmp(const char *name, UINT8 type, UINT8 code, UINT16 be16_checksum, UINT3
     end_fields();
 }
 
+/* The names of the flags that are set: "SYN,ACK". */
+static void
+field_flags(const WINDIVERT_TCPHDR *tcp)
+{
+    const char *names[] = {tcp->Fin ? ",FIN" : "", tcp->Syn ? ",SYN" : "", tcp->Rst ? ",RST" : "",
+                           tcp->Psh ? ",PSH" : "", tcp->Ack ? ",ACK" : "", tcp->Urg ? ",URG" : ""};
+    char text[32] = "";
+
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+        strcat(text, names[i]);
+    field("Flags", "%s", text[0] ? text + 1 : "none");
+}
+
 static void
 print_tcp(const WINDIVERT_TCPHDR *tcp)
 {
@@ -182,8 +197,7 @@ print_tcp(const WINDIVERT_TCPHDR *tcp)
     field("SeqNum", "%u", ntohl(tcp->SeqNum));
     field("AckNum", "%u", ntohl(tcp->AckNum));
     field("HdrLength", "%u", tcp->HdrLength);
-    field("Flags", "%s%s%s%s%s%s", tcp->Urg ? "URG " : "", tcp->Ack ? "ACK " : "", tcp->Psh ? "PSH " : "",
-          tcp->Rst ? "RST " : "", tcp->Syn ? "SYN " : "", tcp->Fin ? "FIN " : "");
+    field_flags(tcp);
     field("Reserved1", "%u", tcp->Reserved1);
     field("Reserved2", "%u", tcp->Reserved2);
     field("Window", "%u", ntohs(tcp->Window));
