@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* Packets of this machine to itself: seen once, outbound, flagged; never inbound. */
+#include "e2e.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define COUNT 1000
+#define PORT 5001
+
+struct lo_arg {
+    uint32_t ifindex;
+};
+
+static bool
+check_flags(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    struct lo_arg *arg = p->arg;
+
+    (void)packet;
+    (void)len;
+    CHECK(addr->Outbound && addr->Loopback, "outbound %u, loopback %u", addr->Outbound, addr->Loopback);
+    CHECK(addr->Network.IfIdx == arg->ifindex, "interface %u, expected %u", addr->Network.IfIdx, arg->ifindex);
+    return true;
+}
+
+static bool
+must_not_come(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    (void)p;
+    (void)packet;
+    FAIL("received %u bytes, outbound %u, loopback %u", *len, addr->Outbound, addr->Loopback);
+}
+
+/* Every datagram once through a handle for everything and never through one for inbound or other packets. */
+static void
+once(const char *ip, size_t (*size)(uint32_t), unsigned batch)
+{
+    struct e2e_pump pump = {.count = COUNT, .size = size};
+    struct lo_arg arg = {e2e_ifindex("a", "lo")};
+    struct e2e_passer p = {.batch = batch, .edit = check_flags, .arg = &arg};
+    struct e2e_passer in = {.batch = 1, .edit = must_not_come}, not_lo = {.batch = 1, .edit = must_not_come};
+
+    pump.rx = e2e_udp_receiver("a", ip, PORT);
+    pump.tx = e2e_udp_sender("a", ip, PORT, 0);
+    p.handle = e2e_open("udp.DstPort == 5001", 0, 0);
+    in.handle = e2e_open("inbound and udp.DstPort == 5001", 1, 0);
+    not_lo.handle = e2e_open("not loopback and udp.DstPort == 5001", -1, 0);
+    e2e_pass_start(&p);
+    e2e_pass_start(&in);
+    e2e_pass_start(&not_lo);
+    e2e_udp_pump(&pump);
+    e2e_pass_stop(&not_lo);
+    e2e_pass_stop(&in);
+    e2e_pass_stop(&p);
+    e2e_marker(pump.tx, pump.rx);
+    CHECK(p.received == COUNT, "%llu packets, expected %u", (unsigned long long)p.received, COUNT);
+}
+
+static void
+loopback_127(void)
+{
+    once("127.0.0.1", e2e_size_unfragmented, 1);
+}
+
+static void
+loopback_v6(void)
+{
+    once("::1", e2e_size_unfragmented, 64);
+}
+
+static void
+loopback_own_address4(void)
+{
+    once(E2E_A4, e2e_size_unfragmented, 64);
+}
+
+static void
+loopback_own_address6(void)
+{
+    once(E2E_A6, e2e_size_unfragmented, 1);
+}
+
+/* Up to 65,535 bytes in one packet: more than a queue's message holds. */
+static void
+loopback_all_sizes4(void)
+{
+    once("127.0.0.1", e2e_size_mixed, 1);
+}
+
+static void
+loopback_all_sizes4_batch(void)
+{
+    once("127.0.0.1", e2e_size_mixed, 64);
+}
+
+static void
+loopback_all_sizes6(void)
+{
+    once("::1", e2e_size_mixed, 1);
+}
+
+static void
+loopback_tcp(void)
+{
+    struct e2e_tcp tcp = {"a", "a", "127.0.0.1", PORT, 32, 256 << 10, 0};
+    struct lo_arg arg = {e2e_ifindex("a", "lo")};
+    struct e2e_passer p = {.batch = 16, .edit = check_flags, .arg = &arg};
+
+    p.handle = e2e_open("tcp", 0, 0);
+    e2e_pass_start(&p);
+    e2e_tcp_run(&tcp);
+    e2e_pass_stop(&p);
+    CHECK(p.received > 64 * 3, "only %llu packets were diverted", (unsigned long long)p.received);
+}
+
+/* A new packet to this machine itself goes out over lo and arrives once. */
+static void
+inject(const char *ip)
+{
+    struct e2e_passer in = {.batch = 1, .edit = must_not_come};
+    bool v6 = strchr(ip, ':');
+    uint8_t packet[256], payload[32];
+    int rx = e2e_udp_receiver("a", ip, PORT), tx = e2e_udp_sender("a", ip, PORT, 0);
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
+    UINT len;
+
+    e2e_datagram(payload, sizeof(payload), 9);
+    len = e2e_make_udp(packet, ip, 4000, ip, PORT, payload, sizeof(payload));
+    in.handle = e2e_open("udp.DstPort == 5001", 0, 0);
+    e2e_pass_start(&in);
+    e2e_send_packet(in.handle, packet, len, &addr);
+    CHECK(e2e_receive(rx, packet, sizeof(packet), 2000) == sizeof(payload), "the injected datagram did not arrive");
+    CHECK(!memcmp(packet, payload, sizeof(payload)), "other content");
+    e2e_pass_stop(&in);
+    e2e_marker(tx, rx);
+}
+
+static void
+loopback_inject4(void)
+{
+    inject("127.0.0.1");
+}
+
+static void
+loopback_inject6(void)
+{
+    inject("::1");
+}
+
+static void
+loopback_inject_own_address(void)
+{
+    inject(E2E_A4);
+}
+
+const struct e2e_test e2e_loopback_tests[] = {
+    {"loopback_127", loopback_127, 0},
+    {"loopback_v6", loopback_v6, 0},
+    {"loopback_own_address4", loopback_own_address4, 0},
+    {"loopback_own_address6", loopback_own_address6, 0},
+    {"loopback_all_sizes4", loopback_all_sizes4, 0},
+    {"loopback_all_sizes4_batch", loopback_all_sizes4_batch, 0},
+    {"loopback_all_sizes6", loopback_all_sizes6, 0},
+    {"loopback_tcp", loopback_tcp, 60},
+    {"loopback_inject4", loopback_inject4, 0},
+    {"loopback_inject6", loopback_inject6, 0},
+    {"loopback_inject_own_address", loopback_inject_own_address, 0},
+    {NULL, NULL, 0},
+};

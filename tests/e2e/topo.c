@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* The private world of the tests: namespaces, links, processes in them. */
+#include "e2e.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/ethtool.h>
+#include <linux/sockios.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static _Noreturn void
+die(const char *what)
+{
+    fprintf(stderr, "e2e: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static ino_t
+netns_inode(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) < 0)
+        return 0;
+    return st.st_ino;
+}
+
+/*
+ * A network and a mount namespace of our own: nothing here reaches the
+ * machine's links and rules, and /run (names of namespaces, the registry of
+ * handles) is ours alone.  Proved, not assumed: the inode differs from the one
+ * we came from and, where it may be read, from that of process 1.
+ */
+void
+e2e_isolate(void)
+{
+    ino_t before = netns_inode("/proc/self/ns/net"), after;
+
+    if (!before)
+        die("/proc/self/ns/net");
+    if (unshare(CLONE_NEWNET | CLONE_NEWNS) < 0)
+        die("unshare");
+    after = netns_inode("/proc/self/ns/net");
+    if (!after || after == before || after == netns_inode("/proc/1/ns/net")) {
+        fprintf(stderr, "e2e: still in the original network namespace: refusing to go on\n");
+        exit(1);
+    }
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        die("mount private");
+    if (mount("e2e", "/run", "tmpfs", MS_NOSUID | MS_NODEV, "mode=755") < 0)
+        die("mount /run");
+}
+
+static const char topology[] = "set -e\n"
+                               "ip netns add a; ip netns add b\n"
+                               "ip -n a link add va address 02:77:00:00:00:01 type veth"
+                               " peer name vb address 02:77:00:00:00:02 netns b\n"
+                               "for n in a b; do\n"
+                               "  ip -n $n link set lo up; ip -n $n link set v$n addrgenmode none up\n"
+                               "done\n"
+                               "ip -n a addr add 10.77.0.1/24 dev va; ip -n b addr add 10.77.0.2/24 dev vb\n"
+                               "ip -n a addr add fd77::1/64 dev va nodad; ip -n b addr add fd77::2/64 dev vb nodad\n"
+                               "ip -n a neigh replace 10.77.0.2 dev va lladdr 02:77:00:00:00:02 nud permanent\n"
+                               "ip -n a neigh replace fd77::2 dev va lladdr 02:77:00:00:00:02 nud permanent\n"
+                               "ip -n b neigh replace 10.77.0.1 dev vb lladdr 02:77:00:00:00:01 nud permanent\n"
+                               "ip -n b neigh replace fd77::1 dev vb lladdr 02:77:00:00:00:01 nud permanent\n";
+
+int
+e2e_topology_build(void)
+{
+    if (system(topology) == 0)
+        return 0;
+    fprintf(stderr, "e2e: cannot build the topology\n");
+    return -1;
+}
+
+void
+e2e_topology_clear(void)
+{
+    if (system("ip netns del a 2>/dev/null; ip netns del b 2>/dev/null") < 0)
+        perror("e2e: system");
+}
+
+int
+e2e_ns_fd(const char *ns)
+{
+    char path[64];
+    int fd;
+
+    snprintf(path, sizeof(path), "/run/netns/%s", ns);
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    CHECK(fd >= 0, "%s: %s", path, strerror(errno));
+    return fd;
+}
+
+void
+e2e_enter(const char *ns)
+{
+    int fd = e2e_ns_fd(ns);
+
+    CHECK(setns(fd, CLONE_NEWNET) == 0, "setns %s: %s", ns, strerror(errno));
+    close(fd);
+}
+
+int
+e2e_socket(const char *ns, int family, int type, int protocol)
+{
+    int home = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC), fd;
+
+    CHECK(home >= 0, "own namespace: %s", strerror(errno));
+    e2e_enter(ns);
+    fd = socket(family, type | SOCK_CLOEXEC, protocol);
+    CHECK(fd >= 0, "socket: %s", strerror(errno));
+    CHECK(setns(home, CLONE_NEWNET) == 0, "setns: %s", strerror(errno));
+    close(home);
+    return fd;
+}
+
+unsigned
+e2e_ifindex(const char *ns, const char *ifname)
+{
+    int fd = e2e_socket(ns, AF_INET, SOCK_DGRAM, 0);
+    struct ifreq ifr = {0};
+
+    snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", ifname);
+    CHECK(ioctl(fd, SIOCGIFINDEX, &ifr) == 0, "no interface %s in %s", ifname, ns);
+    close(fd);
+    return (unsigned)ifr.ifr_ifindex;
+}
+
+pid_t
+e2e_spawn(const char *ns, void (*fn)(void *arg), void *arg)
+{
+    pid_t parent = getpid(), pid = fork();
+
+    CHECK(pid >= 0, "fork: %s", strerror(errno));
+    if (pid)
+        return pid;
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent)
+        _exit(1);
+    e2e_enter(ns);
+    fn(arg);
+    _exit(0);
+}
+
+void
+e2e_join(pid_t pid)
+{
+    int status;
+
+    CHECK(waitpid(pid, &status, 0) == pid, "waitpid: %s", strerror(errno));
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0, "a process of the test ended with status %#x", status);
+}
+
+void
+e2e_kill9(pid_t pid)
+{
+    CHECK(kill(pid, SIGKILL) == 0, "kill: %s", strerror(errno));
+    CHECK(waitpid(pid, NULL, 0) == pid, "waitpid: %s", strerror(errno));
+}
+
+char *
+e2e_shell(const char *ns, const char *fmt, ...)
+{
+    static const size_t room = 65536;
+    char command[2048], full[2200], *out = calloc(1, room + 1);
+    size_t used = 0, n;
+    va_list ap;
+    FILE *f;
+
+    va_start(ap, fmt);
+    vsnprintf(command, sizeof(command), fmt, ap);
+    va_end(ap);
+    snprintf(full, sizeof(full), "exec ip netns exec %s sh -c '%s'", ns, command);
+    f = popen(full, "r");
+    CHECK(f && out, "popen: %s", strerror(errno));
+    while (used < room && (n = fread(out + used, 1, room - used, f)) > 0)
+        used += n;
+    CHECK(pclose(f) == 0, "in %s: %s: failed", ns, command);
+    return out;
+}
+
+uint64_t
+e2e_nft_counter(const char *ns, const char *name)
+{
+    char *out = e2e_shell(ns, "nft list counter inet t %s", name), *at = strstr(out, "packets ");
+    uint64_t n;
+
+    CHECK(at, "no counter %s in %s", name, ns);
+    n = strtoull(at + 8, NULL, 10);
+    free(out);
+    return n;
+}
+
+static void
+ethtool_set(int fd, const char *ifname, uint32_t command, bool on)
+{
+    struct ethtool_value value = {command, on};
+    struct ifreq ifr = {.ifr_data = (void *)&value};
+
+    snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", ifname);
+    CHECK(ioctl(fd, SIOCETHTOOL, &ifr) == 0, "ethtool %#x on %s: %s", command, ifname, strerror(errno));
+}
+
+void
+e2e_tx_checksum(const char *ns, const char *ifname, bool on)
+{
+    int fd = e2e_socket(ns, AF_INET, SOCK_DGRAM, 0);
+
+    ethtool_set(fd, ifname, ETHTOOL_STXCSUM, on);
+    if (on)
+        ethtool_set(fd, ifname, ETHTOOL_STSO, true);
+    close(fd);
+}
