@@ -83,17 +83,20 @@ become_root()
     fi
 }
 
-# apt-get's own lists may be too old or not there at all: a second try after an update.
+# apt-get's own lists may be too old or not there at all: a second try after an update.  That one leaves out what this
+# release has no package for: there it may be part of another.
 install()
 {
-    local as=$1
+    local as=$1 package known=()
     shift
     local apt=("$as" DEBIAN_FRONTEND=noninteractive apt-get -qq)
 
-    "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >&2 || {
-        "${apt[@]}" update </dev/null >&2
-        "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >&2
-    }
+    ! "${apt[@]}" install -y --no-install-recommends "$@" </dev/null >&2 || return 0
+    "${apt[@]}" update </dev/null >&2
+    for package; do
+        ! apt-cache show "$package" >/dev/null 2>&1 || known+=("$package")
+    done
+    "${apt[@]}" install -y --no-install-recommends "${known[@]}" </dev/null >&2
 }
 
 confirm()
