@@ -23,13 +23,25 @@ struct wd_packet {
     uint8_t protocol;    /* of what begins at l4_off (IPv6: after the extension headers) */
     uint8_t l4;          /* enum wd_l4: a transport header that is really there */
     bool fragment;       /* any fragment, the first and an atomic one too */
+    bool more_fragments; /* a fragment that is not the last */
     uint16_t frag_off;   /* in units of 8 bytes */
     bool truncated;      /* the header's total length is beyond the buffer */
 };
 
-/* False: not an IP packet (see FILTER-LANGUAGE: "a packet that ParsePacket refuses"); *ret_packet is then untouched.
+/*
+ * Finds the headers.  False, and *ret_packet is untouched, for what is no IP
+ * packet: a version other than 4 and 6; fewer than 20 (IPv6: 40) bytes; an IPv4
+ * header below 5 words, longer than the buffer or than the total length.  A
+ * total length beyond the buffer is cut to it.  Behind the IP header nothing
+ * is refused: a header that is cut off is just not there.
  */
 bool wd_packet_parse(const void *buffer, size_t len, struct wd_packet *ret_packet);
+
+/*
+ * The same, but the packet ends where the buffer does, whatever its total
+ * length says (a length smaller than the IP header is refused all the same).
+ */
+bool wd_packet_parse_whole(const void *buffer, size_t len, struct wd_packet *ret_packet);
 
 static inline uint32_t
 wd_packet_data_len(const struct wd_packet *packet)
