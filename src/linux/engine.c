@@ -287,7 +287,7 @@ handle_new(const struct wd_open *open)
     handle->queue_time_ms = WINDIVERT_PARAM_QUEUE_TIME_DEFAULT;
     handle->hold_time_ms = WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT;
     handle->counters_fd = -1;
-    handle->inject.fd4 = handle->inject.fd6 = -1;
+    handle->inject.fd4 = handle->inject.fd6 = handle->inject.fd_in = -1;
     handle->entry.fd = -1;
     pthread_mutex_init(&handle->lock, NULL);
     wd_arena_init(&handle->arena, NULL);
@@ -304,7 +304,7 @@ open_parts(struct wd_handle *handle, const struct wd_open *open, struct wd_error
         return wd_error_set(err, error, NULL, "open: %s", wd_filter_strerror(bad.code));
     error = wd_ruleset_get(&handle->rules, err);
     if (!error)
-        error = wd_inject_open(&handle->inject, handle->priority, err);
+        error = wd_inject_open(&handle->inject, handle->priority, wd_ruleset_inbound(handle->rules), err);
     if (!error)
         error = open_counters(handle, err);
     if (!error)

@@ -8,11 +8,13 @@
 #include <unistd.h>
 
 #include "bpf/gen.h"
+#include "linux/inbound.h"
 
 #ifndef IP_NODEFRAG
 #define IP_NODEFRAG 22
 #endif
 
+#define LOOPBACK_IFINDEX 1    /* in every network namespace */
 #define SEND_BUFFER (4 << 20) /* injecting does not wait for the device as long as the burst is shorter */
 
 static int
@@ -40,12 +42,15 @@ open_family(int family, uint32_t tag)
 }
 
 int
-wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_error *err)
+wd_inject_open(struct wd_inject *inject, int16_t priority, bool inbound, struct wd_error *err)
 {
     uint32_t tag = WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(priority) << 4;
 
     inject->fd4 = open_family(AF_INET, tag);
     inject->fd6 = open_family(AF_INET6, tag);
+    inject->fd_in = -1;
+    if (inbound)
+        wd_inbound_socket(priority, &inject->fd_in, NULL);
     if (inject->fd4 < 0 && inject->fd6 < 0) {
         int error = inject->fd4;
 
@@ -63,7 +68,9 @@ wd_inject_close(struct wd_inject *inject)
         close(inject->fd4);
     if (inject->fd6 >= 0)
         close(inject->fd6);
-    inject->fd4 = inject->fd6 = -1;
+    if (inject->fd_in >= 0)
+        close(inject->fd_in);
+    inject->fd4 = inject->fd6 = inject->fd_in = -1;
 }
 
 static ssize_t
@@ -97,4 +104,14 @@ wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packe
         sent = packet->version == 4 ? send4(inject, packet) : send6(inject, packet, ifindex);
     while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : 0;
+}
+
+int
+wd_inject_inbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+{
+    if (ifindex == LOOPBACK_IFINDEX)
+        return wd_inject_outbound(inject, packet, ifindex);
+    if (inject->fd_in < 0)
+        return -EOPNOTSUPP;
+    return wd_inbound_send(inject->fd_in, packet, ifindex);
 }

@@ -3,6 +3,7 @@
 #ifndef WD_LINUX_INJECT_H
 #define WD_LINUX_INJECT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/error.h"
@@ -10,10 +11,14 @@
 
 struct wd_inject {
     int fd4, fd6; /* raw sockets; -1 where the family is not available */
+    int fd_in;    /* packet socket of inbound.h; -1: not available */
 };
 
-/* Sockets whose packets carry the tag of this handle priority (SO_PRIORITY). */
-int wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_error *err);
+/*
+ * Sockets whose packets carry the tag of this handle priority (SO_PRIORITY).
+ * inbound: the program of inbound.h is attached in this namespace.
+ */
+int wd_inject_open(struct wd_inject *inject, int16_t priority, bool inbound, struct wd_error *err);
 void wd_inject_close(struct wd_inject *inject);
 
 /*
@@ -23,5 +28,12 @@ void wd_inject_close(struct wd_inject *inject);
  * -ENETUNREACH, -EHOSTUNREACH no route; -EMSGSIZE larger than the MTU.
  */
 int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
+
+/*
+ * As if the packet had just arrived on ifindex.  What is meant for the
+ * loopback device goes the outbound way, which ends there.  -EOPNOTSUPP the
+ * kernel has no tcx; -ENODEV no such interface; -ENETDOWN it (or lo) is down.
+ */
+int wd_inject_inbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
 
 #endif

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "bpf/load.h"
+#include "linux/inbound.h"
 
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
 #define NO_IFINDEX 0       /* of no interface: stands for all that have no rule of their own */
@@ -122,6 +123,7 @@ load(const struct planner *planner, const struct wd_prog *prog, const struct wd_
         .loopback_known = rule->dev != WD_RULE_ANY_DEV,
         .loopback = rule->dev == WD_RULE_LOOPBACK_DEV,
         .oif = rule->dev == WD_RULE_LOOPBACK_DEV ? LOOPBACK_IFINDEX : rule->oif,
+        .inject_magic = wd_inbound_magic(),
         .counters_fd = opts->counters_fd,
         .ring_fd = opts->ring_fd,
     };

@@ -88,14 +88,21 @@ confirm(struct wd_queue *queue, uint32_t seq)
     }
 }
 
+int
+wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex)
+{
+    return outbound ? wd_inject_outbound(queue->inject, packet, ifindex)
+                    : wd_inject_inbound(queue->inject, packet, ifindex);
+}
+
 /* The kernel had dropped the packet (a flush of all queues, a device gone down): our copy takes its place. */
 static void
 recover(struct wd_queue *queue, struct wd_slot *slot)
 {
     struct wd_packet packet;
 
-    if (slot->outbound && slot->cap_len == slot->len && wd_packet_parse(slot->data, slot->cap_len, &packet) &&
-        wd_inject_outbound(queue->inject, &packet, slot->ifindex) == 0)
+    if (slot->cap_len == slot->len && wd_packet_parse(slot->data, slot->cap_len, &packet) &&
+        wd_queue_inject(queue, &packet, slot->outbound, slot->ifindex) == 0)
         queue->stats.Recovered++;
     else
         queue->stats.DropFlushed++;

@@ -77,10 +77,12 @@ void wd_queue_free(struct wd_queue *queue);
 /*
  * For send.c, under the lock.  accept gives the packet back to the kernel,
  * unchanged or with the slot's bytes, and keeps the slot until it is certain
- * that the kernel still had the packet; flush sends what was gathered.
+ * that the kernel still had the packet; flush sends what was gathered; inject
+ * sends a new packet.
  */
 void wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed);
 int wd_queue_flush(struct wd_queue *queue);
+int wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex);
 
 int wd_queue_recv(struct wd_queue *queue, struct wd_recv *io);
 int wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err);

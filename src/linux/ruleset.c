@@ -24,6 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "linux/inbound.h"
+
 #ifndef NFT_TABLE_F_OWNER
 #define NFT_TABLE_F_OWNER 0x2
 #endif
@@ -47,6 +49,7 @@ struct wd_ruleset {
     unsigned int refs;
     struct mnl_socket *nl; /* owns the table */
     uint32_t seq;
+    int inbound_fd; /* link of the program for inbound injection; -1: the kernel has no tcx */
     unsigned int chain_count;
     char table[32];
     struct wd_chain *chains;
@@ -407,6 +410,8 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
         free(rules);
         return error;
     }
+    if (wd_inbound_attach(&rules->inbound_fd, NULL) < 0)
+        rules->inbound_fd = -1;
     *ret_rules = rules;
     return 0;
 }
@@ -470,6 +475,8 @@ wd_ruleset_put(struct wd_ruleset *rules)
     if (!rules)
         return;
     mnl_socket_close(rules->nl); /* the table goes with it */
+    if (rules->inbound_fd >= 0)
+        close(rules->inbound_fd);
     while (rules->chains) {
         struct wd_chain *next = rules->chains->next;
 
@@ -482,10 +489,19 @@ wd_ruleset_put(struct wd_ruleset *rules)
 void
 wd_ruleset_forget_all(void)
 {
-    for (struct wd_ruleset *rules = rulesets; rules; rules = rules->next)
+    for (struct wd_ruleset *rules = rulesets; rules; rules = rules->next) {
         close(mnl_socket_get_fd(rules->nl));
+        if (rules->inbound_fd >= 0)
+            close(rules->inbound_fd);
+    }
     rulesets = NULL;
     pthread_mutex_init(&rulesets_lock, NULL);
+}
+
+bool
+wd_ruleset_inbound(const struct wd_ruleset *rules)
+{
+    return rules->inbound_fd >= 0;
 }
 
 /* ---- Chains of handles -------------------------------------------------- */

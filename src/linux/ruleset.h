@@ -12,6 +12,7 @@
 #ifndef WD_LINUX_RULESET_H
 #define WD_LINUX_RULESET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -42,6 +43,9 @@ struct wd_rule {
 int wd_ruleset_get(struct wd_ruleset **ret_rules, struct wd_error *err);
 /* NULL-safe.  The last reference removes the table. */
 void wd_ruleset_put(struct wd_ruleset *rules);
+
+/* Can packets be injected inbound in this namespace? */
+bool wd_ruleset_inbound(const struct wd_ruleset *rules);
 
 /*
  * Takes a chain for (hook, priority of the handle) out of the pool, or makes

@@ -103,15 +103,13 @@ inject_new(struct wd_queue *queue, const struct item *item)
     uint8_t *copy;
     int error;
 
-    if (!addr->Outbound)
-        return -EOPNOTSUPP;
     copy = wd_slot_big_get(&queue->pool);
     if (!copy)
         return -ENOMEM;
     memcpy(copy, item->data, item->len);
     error = finish_bytes(copy, item->len, addr);
     if (!error && wd_packet_parse(copy, item->len, &packet))
-        error = wd_inject_outbound(queue->inject, &packet, addr->Network.IfIdx);
+        error = wd_queue_inject(queue, &packet, addr->Outbound, addr->Network.IfIdx);
     wd_slot_big_put(&queue->pool, copy);
     if (!error)
         queue->stats.Injected++;
@@ -155,8 +153,13 @@ explain_send(int error, struct wd_error *err)
         return wd_error_set(err, error, "send one whole IPv4 or IPv6 packet per address, its length field true",
                             "send: malformed packet");
     case -EOPNOTSUPP:
-        return wd_error_set(err, error, "set pAddr->Outbound, or return the packet with the address Recv gave it",
-                            "send: new packets cannot be injected inbound yet");
+        return wd_error_set(err, error, "inbound injection needs tcx (Linux 6.6)",
+                            "send: new packets cannot be injected inbound on this system");
+    case -ENODEV:
+        return wd_error_set(err, -EINVAL, "an inbound packet needs pAddr->Network.IfIdx",
+                            "send: there is no such interface");
+    case -ENETDOWN:
+        return wd_error_set(err, error, "bring up the interface, and lo", "send: the interface is down");
     case -EHOSTUNREACH:
         return wd_error_set(err, error, NULL,
                             "send: no route to the host, or the hop limit of an impostor is used up");

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/*
+ * New packets into the inbound path of an interface, as if they had just
+ * arrived there (tcpdump, rp_filter, conntrack and sockets see that interface).
+ *
+ *   AF_PACKET socket, bound to lo --> lo's egress --> our tcx program --> bpf_redirect(target, ingress)
+ *
+ * The program knows our packets by a priority that needs privilege to set, and
+ * finds the target in the mark, which it wipes.  It leaves the tags by which
+ * every process knows injected packets: skb->hash = magic and skb->tc_index =
+ * level of the handle's priority, which survive everywhere, and the priority of
+ * packets injected outbound, which lasts to LOCAL_IN.  The link that attaches
+ * the program dies with the process.
+ */
+#ifndef WD_LINUX_INBOUND_H
+#define WD_LINUX_INBOUND_H
+
+#include <stdint.h>
+
+#include "core/error.h"
+#include "core/packet.h"
+
+/* The same for all processes of this boot; never 0. */
+uint32_t wd_inbound_magic(void);
+
+/* Attaches the program to lo of the calling thread's network namespace (Linux 6.6).  The descriptor is its life. */
+int wd_inbound_attach(int *ret_link_fd, struct wd_error *err);
+
+/* A socket whose packets take that way, with the tag of a handle of this priority. */
+int wd_inbound_socket(int16_t priority, int *ret_fd, struct wd_error *err);
+
+/*
+ * Sends packet->ip_len bytes.  -ENODEV there is no such interface, -ENETDOWN
+ * it is down.
+ */
+int wd_inbound_send(int fd, const struct wd_packet *packet, uint32_t ifindex);
+
+#endif
