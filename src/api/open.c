@@ -2,9 +2,8 @@
 /* WinDivertOpen, WinDivertShutdown, WinDivertClose. */
 #include <errno.h>
 #include <pthread.h>
-#include <string.h>
 
-#include "core/filter.h"
+#include "compile.h"
 #include "error.h"
 #include "handle.h"
 
@@ -12,7 +11,6 @@
     (WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_DROP | WINDIVERT_FLAG_RECV_ONLY | WINDIVERT_FLAG_SEND_ONLY |              \
      WINDIVERT_FLAG_NO_INSTALL | WINDIVERT_FLAG_FRAGMENTS)
 #define FLAGS_EVENTS (WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_RECV_ONLY)
-#define EXCERPT 40 /* bytes of a bad filter that the error text shows */
 
 /* What each layer insists on. */
 static const struct {
@@ -55,25 +53,12 @@ check_open(const char *filter, WINDIVERT_LAYER layer, INT16 priority, UINT64 fla
 {
     if (!filter)
         return wd_api_fail(ERROR_INVALID_PARAMETER, "the filter for everything is \"true\"", "filter is NULL");
-    if ((unsigned)layer > WINDIVERT_LAYER_REFLECT)
-        return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "there is no layer %d", (int)layer);
+    if (!wd_api_check_layer(layer))
+        return FALSE;
     if (priority < WINDIVERT_PRIORITY_LOWEST || priority > WINDIVERT_PRIORITY_HIGHEST)
         return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "priority %d is not in %d..%d", priority,
                            WINDIVERT_PRIORITY_LOWEST, WINDIVERT_PRIORITY_HIGHEST);
     return check_flags(layer, flags);
-}
-
-/* "filter, byte 12: Filter expression contains a bad token: frobnicate == 1": the start of the trouble, readable. */
-static BOOL
-fail_filter(const char *filter, const struct wd_filter_error *error)
-{
-    char excerpt[EXCERPT + 1] = "";
-    size_t length = strlen(filter), from = error->pos < length ? error->pos : length, i;
-
-    for (i = 0; i < EXCERPT && filter[from + i]; i++)
-        excerpt[i] = filter[from + i] >= ' ' && filter[from + i] <= '~' ? filter[from + i] : '?';
-    return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "filter, byte %u: %s: %s%s", error->pos,
-                       wd_filter_strerror(error->code), i ? excerpt : "(its end)", filter[from + i] ? "..." : "");
 }
 
 /* The object of a filter; NULL: no memory. */
@@ -93,13 +78,9 @@ compile_and_open(struct wd_arena *arena, const char *text, struct wd_open *open,
 {
     struct wd_filter_error error = {.code = WD_FILTER_OK, .pos = 0};
     struct wd_filter *filter;
-    int ret;
 
-    ret = wd_filter_compile(arena, text, open->layer, &filter, &error);
-    if (ret == -ENOMEM)
-        return wd_api_fail_errno(ret, NULL);
-    if (ret)
-        return fail_filter(text, &error);
+    if (!wd_api_compile(arena, text, open->layer, &filter, &error))
+        return FALSE;
     open->object = make_object(arena, filter);
     if (!open->object)
         return wd_api_fail_errno(-ENOMEM, NULL);
