@@ -20,7 +20,7 @@
  * The generation of a slot only ever grows, by one with each opening and by a
  * random leap in a forked child, and starts at a random point in each process:
  * a stale value never equals a newer one, and one of another process only by
- * the accident of 2^-48.  A slot whose generations are used up stays unused.
+ * accident (2^-48; 2^-38 between children of one process).  A slot whose generations are used up stays unused.
  * Slot 0 does not exist, so no value is NULL; the low bits keep every value
  * different from INVALID_HANDLE_VALUE.
  */

@@ -3,6 +3,7 @@
 #include "api_test.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -197,6 +198,56 @@ test_close_by_many(void **state)
     assert_int_equal(em_counts().destroyed, 200);
 }
 
+struct race {
+    HANDLE handle;
+    atomic_uint go, done; /* the round that may begin, that is over */
+    unsigned works, other;
+};
+
+enum { RACES = 5000 };
+
+static void *
+race_close(void *arg)
+{
+    struct race *race = arg;
+
+    for (unsigned round = 1; round <= RACES; round++) {
+        while (atomic_load(&race->go) != round)
+            sched_yield();
+        if (WinDivertClose(race->handle))
+            race->works++;
+        else
+            race->other += GetLastError() != 6;
+        atomic_store(&race->done, round);
+    }
+    return NULL;
+}
+
+/* Two that close within nanoseconds of each other, so that at times both are inside before either has closed. */
+static void
+test_close_race(void **state)
+{
+    struct race race = {.works = 0};
+    unsigned works = 0;
+    pthread_t thread;
+
+    (void)state;
+    assert_int_equal(pthread_create(&thread, NULL, race_close, &race), 0);
+    for (unsigned round = 1; round <= RACES; round++) {
+        race.handle = open_handle(WINDIVERT_LAYER_NETWORK, 0);
+        atomic_store(&race.go, round);
+        for (volatile unsigned i = 0; i < round % 500; i++)
+            ;
+        works += (unsigned)WinDivertClose(race.handle);
+        while (atomic_load(&race.done) != round)
+            sched_yield();
+    }
+    pthread_join(thread, NULL);
+    assert_int_equal(works + race.works, RACES);
+    assert_int_equal(race.other, 0);
+    assert_int_equal(em_counts().destroyed, RACES);
+}
+
 /* Opens and closes all the time; what is closed is invalid. */
 static void *
 open_and_close(void *arg)
@@ -342,6 +393,7 @@ main(void)
         cmocka_unit_test_setup(test_close_busy, reset),
         cmocka_unit_test_setup(test_traffic, reset),
         cmocka_unit_test_setup(test_close_by_many, reset),
+        cmocka_unit_test_setup(test_close_race, reset),
         cmocka_unit_test_setup(test_stale_while_others_open, reset),
         cmocka_unit_test_setup(test_fork_while_blocked, reset),
         cmocka_unit_test_setup(test_fork_while_others_open, reset),
