@@ -17,7 +17,9 @@ extern "C" {
  * The text of the last error of the calling thread, for people: what failed
  * and why, one line, no newline at its end.  Empty before the first failure.
  * Never NULL.  Valid until the next OpenDivert call of the same thread that
- * fails.  A successful call leaves it as it is, as GetLastError() does.
+ * fails.  A successful call leaves it as it is, as GetLastError() does.  It
+ * goes with the code of that error: empty while SetLastError() has put another
+ * code in its place.
  */
 WINDIVERTEXPORT const char *WinDivertExtGetLastErrorText(void);
 
