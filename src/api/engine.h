@@ -9,6 +9,8 @@
  * fit together, buffers are not NULL where they may not be, counts are in
  * range.  Any number of threads may be in recv, send, set and get of one
  * handle; shutdown wakes them; destroy is called once, when nobody is inside.
+ * No fork falls into open, shutdown, set_param, abort or destroy: whatever
+ * descriptors a handle has, it has them before or after those.
  *
  *   errno        meaning here                                  Win32 code
  *   EACCES/EPERM lacks privilege                               5
@@ -45,8 +47,9 @@ struct wd_open {
 /*
  * One receive or one send: packets packed without gaps in buf, one address
  * each.  recv: buf_len and addr_count are the room there is (buf and addr may
- * be NULL: then nothing of that kind is stored, and buf_len is 0); on return
- * len and count say what was used.  recv blocks until there is at least one
+ * be NULL: then nothing of that kind is stored, and buf_len is 0; a packet
+ * without a buf is taken and not too large); ret_len and ret_count are 0 before
+ * and say on return what was used.  recv blocks until there is at least one
  * packet; it never splits one.  A first packet larger than buf_len: -EMSGSIZE
  * with the first buf_len bytes, its address, and len = buf_len, count = 1: the
  * packet counts as received.
