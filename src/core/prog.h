@@ -35,11 +35,14 @@ struct wd_test {
     uint32_t yes, no;
 };
 
+struct wd_step; /* a test prepared for evaluation */
+
 struct wd_prog {
     WINDIVERT_LAYER layer;
     uint32_t start; /* first test, or WD_ACCEPT, WD_REJECT for a constant filter */
     uint32_t count;
     struct wd_test *tests;
+    struct wd_step *steps; /* the tests again, for wd_prog_eval; NULL where a program was put together by hand */
 };
 
 /*
