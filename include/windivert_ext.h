@@ -42,8 +42,20 @@ typedef enum {
 #define WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT 100
 #define WINDIVERT_EXT_PARAM_HOLD_TIME_MIN 1
 
-/* As WinDivertSetParam/WinDivertGetParam.  6: no open handle; 87: unknown parameter, value out of range, NULL. */
+/*
+ * Sets a parameter of a handle; does not block.
+ *
+ * FALSE: 6 no open handle; 87 unknown parameter, value out of its range; 995
+ * closed during the call; 8, 1450, 31.
+ */
 WINDIVERTEXPORT BOOL WinDivertExtSetParam(HANDLE handle, WINDIVERT_EXT_PARAM param, UINT64 value);
+
+/*
+ * Reads a parameter of a handle; does not block.
+ *
+ * FALSE: 6 no open handle; 87 unknown parameter, pValue is NULL; 995 closed
+ * during the call.
+ */
 WINDIVERTEXPORT BOOL WinDivertExtGetParam(HANDLE handle, WINDIVERT_EXT_PARAM param, UINT64 *pValue);
 
 /*
@@ -67,7 +79,14 @@ typedef struct {
     UINT64 DropFilter;  /* dropped by a handle opened with WINDIVERT_FLAG_DROP */
 } WINDIVERT_EXT_STATS, *PWINDIVERT_EXT_STATS;
 
-/* Reads them.  6: no open handle; 87: NULL, or Size is not set. */
+WINDIVERT_ASSERT_(offsetof(WINDIVERT_EXT_STATS, Size) == 0 && offsetof(WINDIVERT_EXT_STATS, DropFilter) == 96);
+
+/*
+ * Reads them; does not block.  pStats->Size says which edition of the structure
+ * the caller was compiled with: no byte beyond it is written.
+ *
+ * FALSE: 6 no open handle; 87 pStats is NULL, or its Size is not set.
+ */
 WINDIVERTEXPORT BOOL WinDivertExtGetStats(HANDLE handle, WINDIVERT_EXT_STATS *pStats);
 
 #ifdef __cplusplus
