@@ -32,6 +32,7 @@ struct e2e_test {
 };
 
 /* One table per topic, ended by a NULL name. */
+extern const struct e2e_test e2e_ground_tests[];
 extern const struct e2e_test e2e_divert_tests[];
 extern const struct e2e_test e2e_change_tests[];
 extern const struct e2e_test e2e_drop_tests[];
@@ -213,8 +214,9 @@ void e2e_pass_loop(struct e2e_passer *p);                          /* in the cal
 void e2e_pass_start(struct e2e_passer *p);                         /* in a thread */
 void e2e_pass_stop(struct e2e_passer *p);                          /* Shutdown(RECV), join, Close */
 WINDIVERT_EXT_STATS e2e_stats(HANDLE handle);
-/* Recv that has to succeed and to give one whole packet. */
-UINT e2e_recv_packet(HANDLE handle, uint8_t *buf, WINDIVERT_ADDRESS *addr);
+/* Recv that has to succeed and to give one whole packet (buf: E2E_PACKET_MAX or as large as it must be), soon. */
+UINT e2e_recv_packet_at(const char *file, int line, HANDLE handle, uint8_t *buf, WINDIVERT_ADDRESS *addr);
+#define e2e_recv_packet(handle, buf, addr) e2e_recv_packet_at(__FILE__, __LINE__, handle, buf, addr)
 void e2e_send_packet(HANDLE handle, const uint8_t *buf, UINT len, const WINDIVERT_ADDRESS *addr);
 
 /* The parts of a packet as the tests need them, found without the library. */

@@ -72,6 +72,55 @@ e2e_leftover_mark(void)
         known[known_count++] = id;
 }
 
+/* Reads one /proc/PID/fdinfo/N: is it this program, or a link of it? */
+static bool
+fdinfo_names(const char *path, uint32_t id)
+{
+    char line[128];
+    unsigned seen = 0;
+    FILE *f = fopen(path, "r");
+
+    while (f && seen != id && fgets(line, sizeof(line), f))
+        sscanf(line, "prog_id: %u", &seen);
+    if (f)
+        fclose(f);
+    return seen == id;
+}
+
+static bool
+process_holds(const char *pid, uint32_t id)
+{
+    char dir[300], path[600];
+    bool holds = false;
+    struct dirent *e;
+    DIR *d;
+
+    snprintf(dir, sizeof(dir), "/proc/%s/fdinfo", pid);
+    d = opendir(dir);
+    while (d && !holds && (e = readdir(d))) {
+        snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+        holds = e->d_name[0] != '.' && fdinfo_names(path, id);
+    }
+    if (d)
+        closedir(d);
+    return holds;
+}
+
+/* The processes of a test are all gone: a program that anybody holds is somebody else's. */
+static bool
+held_by_others(uint32_t id)
+{
+    bool held = false;
+    struct dirent *e;
+    DIR *d = opendir("/proc");
+
+    while (d && !held && (e = readdir(d)))
+        held = e->d_name[0] >= '0' && e->d_name[0] <= '9' && process_holds(e->d_name, id);
+    if (d)
+        closedir(d);
+    return held;
+}
+
 static const char *
 find_program(void)
 {
@@ -79,7 +128,7 @@ find_program(void)
     uint32_t id = 0;
 
     for (unsigned n = 0; n < PROGRAMS_MAX && next_program(&id); n++) {
-        if (is_known(id) || !program_name(id, name) || strncmp(name, "wd", 2) != 0)
+        if (is_known(id) || !program_name(id, name) || strncmp(name, "wd", 2) != 0 || held_by_others(id))
             continue;
         snprintf(found, sizeof(found), "bpf program %u (%.15s) is left", id, name);
         return found;

@@ -3,10 +3,13 @@
 #include "e2e.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define BATCH_BYTES (1u << 20)
+#define PATIENCE_S 5u
 
 HANDLE
 e2e_open(const char *filter, INT16 priority, UINT64 flags)
@@ -150,12 +153,27 @@ e2e_stats(HANDLE handle)
     return stats;
 }
 
+static const char *patience_file;
+static int patience_line;
+
+static void
+out_of_patience(int sig)
+{
+    (void)sig;
+    e2e_fail_at(patience_file, patience_line, "no packet was delivered within %u s", PATIENCE_S);
+}
+
 UINT
-e2e_recv_packet(HANDLE handle, uint8_t *buf, WINDIVERT_ADDRESS *addr)
+e2e_recv_packet_at(const char *file, int line, HANDLE handle, uint8_t *buf, WINDIVERT_ADDRESS *addr)
 {
     UINT len = 0;
 
+    patience_file = file;
+    patience_line = line;
+    signal(SIGALRM, out_of_patience);
+    alarm(PATIENCE_S);
     CHECK_API(WinDivertRecv(handle, buf, E2E_PACKET_MAX, &len, addr));
+    alarm(0);
     CHECK(len >= 20, "received %u bytes", len);
     return len;
 }

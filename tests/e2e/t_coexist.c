@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #define PORT 5001
+#define OTHER_PORT 5002
 #define COUNT 1000
 
 /* Replaces table inet t of a namespace; single quotes are not allowed in it. */
@@ -33,10 +34,10 @@ set_counters(const char *ns, const char *hook)
     int at = 0;
 
     for (unsigned i = 0; i < 4; i++) {
-        at +=
-            snprintf(body + at, sizeof(body) - (size_t)at,
-                     "counter c%u { } chain h%u { type filter hook %s priority %d; udp dport %u counter name c%u; } ",
-                     i, i, hook, priorities[i], PORT, i);
+        at += snprintf(
+            body + at, sizeof(body) - (size_t)at,
+            "counter c%u { }; chain h%u { type filter hook %s priority %d; udp dport %u counter name c%u; }; ", i, i,
+            hook, priorities[i], PORT, i);
     }
     set_table(ns, body);
 }
@@ -89,6 +90,7 @@ counted_once(const char *ns, const char *hook, const char *ip, e2e_edit edit)
     }
     expect_counters(ns, want);
     e2e_pass_stop(&p);
+    CHECK(p.received == COUNT, "%llu packets, expected %u", (unsigned long long)p.received, COUNT);
     e2e_marker(pump.tx, pump.rx);
     delete_table(ns);
     close(pump.rx);
@@ -110,7 +112,7 @@ coexist_counted_once_in(void)
 }
 
 static const char firewall[] = "chain in { type filter hook input priority 0; policy drop; "
-                               "iif lo accept; ct state established,related accept; } ";
+                               "iif lo accept; ct state established,related accept; }; ";
 
 /* Nothing comes in that was not asked for; what goes through the handle counts as asked. */
 static void
@@ -126,6 +128,7 @@ coexist_firewall_tcp(void)
     tcp.server_ip = E2E_B6;
     e2e_tcp_run(&tcp);
     e2e_pass_stop(&p);
+    CHECK(p.received > 2 * 32 * 6, "only %llu packets were diverted", (unsigned long long)p.received);
     delete_table("a");
 }
 
@@ -159,7 +162,7 @@ coexist_conntrack_sizes(void)
 {
     static const char *const to[] = {E2E_B4, E2E_B6};
 
-    set_table("b", "chain in { type filter hook input priority 0; ct state invalid drop; } ");
+    set_table("b", "chain in { type filter hook input priority 0; ct state invalid drop; }; ");
     e2e_enter("b");
     for (unsigned i = 0; i < 2; i++) {
         struct e2e_pump pump = {.count = COUNT, .size = e2e_size_mixed};
@@ -184,7 +187,7 @@ coexist_dnat(void)
     struct e2e_pump pump = {.count = COUNT};
     struct e2e_passer p = {.batch = 8};
 
-    set_table("a", "chain n { type nat hook output priority -100; udp dport 5009 dnat ip to 10.77.0.2:5001; } ");
+    set_table("a", "chain n { type nat hook output priority -100; udp dport 5009 dnat ip to 10.77.0.2:5001; }; ");
     pump.rx = e2e_udp_receiver("b", E2E_B4, PORT);
     pump.tx = e2e_udp_sender("a", "10.77.0.50", 5009, 0);
     p.handle = e2e_open("udp", 0, 0);
@@ -225,7 +228,7 @@ coexist_user_removes_chain(void)
     WINDIVERT_EXT_STATS s;
     HANDLE h;
 
-    set_table("a", "chain x { type filter hook output priority 5; } ");
+    set_table("a", "chain x { type filter hook output priority 5; }; ");
     h = e2e_open("udp.DstPort == 5001", 0, 0);
     CHECK_API(WinDivertExtSetParam(h, WINDIVERT_EXT_PARAM_HOLD_TIME, 2000));
     for (uint32_t i = 0; i < 40; i++)
@@ -251,27 +254,35 @@ coexist_user_removes_chain(void)
 }
 
 static bool
-must_not_come(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+not_of_a(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
 {
+    struct e2e_view v;
+
     (void)p;
-    (void)packet;
-    FAIL("a packet of another namespace (%u bytes, outbound %u)", *len, addr->Outbound);
+    CHECK(e2e_view(packet, *len, &v) && v.dport == OTHER_PORT, "a packet of another namespace (outbound %u)",
+          addr->Outbound);
+    return true;
 }
 
 /* Packets of one namespace do not come to a handle of another. */
 static void
 coexist_namespaces_apart(void)
 {
-    struct e2e_pump pump = {.count = COUNT};
-    struct e2e_passer p = {.batch = 1, .edit = must_not_come};
+    struct e2e_pump pump = {.count = COUNT}, own = {.count = COUNT};
+    struct e2e_passer p = {.batch = 1, .edit = not_of_a};
 
     pump.rx = e2e_udp_receiver("a", "127.0.0.1", PORT);
     pump.tx = e2e_udp_sender("a", "127.0.0.1", PORT, 0);
+    own.rx = e2e_udp_receiver("b", "127.0.0.1", OTHER_PORT);
+    own.tx = e2e_udp_sender("b", "127.0.0.1", OTHER_PORT, 0);
     e2e_enter("b");
     p.handle = e2e_open("true", 0, 0);
     e2e_pass_start(&p);
     e2e_udp_pump(&pump);
+    e2e_udp_pump(&own);
     e2e_pass_stop(&p);
+    CHECK(p.received == COUNT, "%llu packets of the own namespace, expected %u", (unsigned long long)p.received,
+          COUNT);
 }
 
 static bool

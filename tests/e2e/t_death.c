@@ -203,6 +203,7 @@ open_and_exit(void *arg)
     e2e_open("true", 0, 0);
     e2e_open("udp", 5, WINDIVERT_FLAG_SNIFF);
     e2e_open("tcp.DstPort == 1", -5, WINDIVERT_FLAG_DROP);
+    CHECK(e2e_table_count("a") > 0, "handles without rules");
 }
 
 static void

@@ -143,7 +143,7 @@ open_sockets(void)
 
     for (unsigned v6 = 0; v6 < 2; v6++) {
         struct sockaddr_storage any;
-        socklen_t len = e2e_sockaddr(v6 ? "::" : "0.0.0.0", SPORT, &any);
+        socklen_t len = e2e_sockaddr(v6 ? E2E_A6 : E2E_A4, SPORT, &any);
 
         s.tx[v6] = e2e_socket("a", any.ss_family, SOCK_DGRAM, 0);
         CHECK(bind(s.tx[v6], (struct sockaddr *)&any, len) == 0, "bind: %s", strerror(errno));

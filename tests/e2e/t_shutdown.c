@@ -220,6 +220,7 @@ queued_go_on(const char *handle_ns, const char *ip, uint32_t received)
         send_many(tx, i, 100);
     for (uint32_t i = 0; i < received; i++)
         e2e_recv_packet(h, buf, &addr);
+    CHECK(e2e_drain(rx) == 0, "datagrams came past the handle");
     CHECK_API(WinDivertClose(h));
     expect_datagrams(rx, received, count - received);
     e2e_marker(tx, rx);
@@ -260,6 +261,7 @@ close_in_traffic(void)
         HANDLE h = e2e_open("udp.DstPort == 5001", 0, 0);
 
         send_many(tx, round * 100, 50);
+        CHECK(e2e_drain(rx) == 0, "datagrams came past the handle");
         CHECK_API(WinDivertClose(h));
         send_many(tx, round * 100 + 50, 50);
         expect_datagrams(rx, round * 100, 100);
