@@ -59,7 +59,8 @@ extern const struct e2e_test e2e_coexist_tests[];
 enum e2e_state { E2E_RUNNING, E2E_FAILED, E2E_SKIPPED };
 
 struct e2e_report {
-    _Atomic int state; /* the first process to leave RUNNING writes the reason */
+    _Atomic int state;  /* the first process to leave RUNNING writes the reason */
+    _Atomic int killed; /* a process was killed: its registered handles may stay until somebody looks */
     char reason[480];
 };
 extern struct e2e_report *e2e_report; /* shared by all processes of a test */

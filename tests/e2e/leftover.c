@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define PROGRAMS_MAX 4096
@@ -181,6 +182,23 @@ find_registered(const char *path, unsigned depth)
     return what;
 }
 
+/*
+ * A file of a killed process cannot go by itself: the next program that asks
+ * for handles removes it, and is told that there are none.
+ */
+static void
+look_for_handles(void)
+{
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        HANDLE h = WinDivertOpen("false", WINDIVERT_LAYER_NETWORK, 0, WINDIVERT_FLAG_NO_INSTALL);
+
+        _exit(h == INVALID_HANDLE_VALUE && GetLastError() == ERROR_SERVICE_DOES_NOT_EXIST ? 0 : 1);
+    }
+    waitpid(pid, NULL, 0);
+}
+
 const char *
 e2e_leftover_find(void)
 {
@@ -191,6 +209,8 @@ e2e_leftover_find(void)
         if (!what)
             what = first_line(*ns, "nft list ruleset", "a ruleset");
     }
+    if (!what && e2e_report->killed)
+        look_for_handles();
     if (!what)
         what = find_registered("/run/windivert", 2);
     return what ? what : find_program();

@@ -236,6 +236,7 @@ killer(void *arg)
 {
     struct victim *v = arg;
 
+    e2e_report->killed = 1;
     WAIT_UNTIL(v->received > 100, 5000, "nothing went through the handle");
     CHECK(kill(v->stop, SIGKILL) == 0, "kill");
     return NULL;

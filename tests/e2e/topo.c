@@ -168,6 +168,7 @@ e2e_join(pid_t pid)
 void
 e2e_kill9(pid_t pid)
 {
+    e2e_report->killed = 1;
     CHECK(kill(pid, SIGKILL) == 0, "kill: %s", strerror(errno));
     CHECK(waitpid(pid, NULL, 0) == pid, "waitpid: %s", strerror(errno));
 }
