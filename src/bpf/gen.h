@@ -24,7 +24,9 @@ enum wd_gen_mode {
     ((uint32_t)((priority) + 30001)) /* inbound, forward: skb->tc_index, with skb->hash = magic */
 
 /*
- * Slots of the counter map (array of u64, mmapable), added to atomically.
+ * Slots of the counter map (an array with one value of WD_COUNTERS u64,
+ * mmapable, so that programs reach them by BPF_PSEUDO_MAP_VALUE), added to
+ * atomically.
  *
  * SLEEPING is not a count: a reader that goes to sleep on the ring stores 1
  * there, looks into the ring once more, and polls.  A SNIFF program, after it
@@ -51,13 +53,14 @@ struct wd_record {
 struct wd_gen_opts {
     enum wd_hook hook;
     enum wd_gen_mode mode;
-    int16_t priority;      /* of the handle: tags of this level and below are skipped: never a match */
-    bool loopback;         /* the rule in front lets only loopback (true) or only other packets (false) through ... */
-    bool loopback_known;   /* ... if this is set; otherwise the program does not read `loopback` */
-    uint32_t oif; /* LOCAL_OUT: the interface that the rule in front lets through: `ifIdx`, and in the record; 0: unknown */
-    uint32_t inject_magic; /* skb->hash of packets injected inbound and into the forward path; 0: none are */
-    int counters_fd;       /* array map of WD_COUNTERS u64; -1: do not count */
-    int ring_fd;           /* SNIFF: the ring buffer map */
+    int16_t priority;    /* of the handle: tags of this level and below are skipped: never a match */
+    bool loopback;       /* the rule in front lets only loopback (true) or only other packets (false) through ... */
+    bool loopback_known; /* ... if this is set; otherwise the program does not read `loopback` */
+    uint32_t
+        oif; /* LOCAL_OUT: the interface that the rule in front lets through: `ifIdx`, and in the record; 0: unknown */
+    uint32_t inject_magic;  /* skb->hash of packets injected inbound and into the forward path; 0: none are */
+    int counters_fd;        /* map of enum wd_counter; -1: do not count */
+    int ring_fd;            /* SNIFF: the ring buffer map */
     uint64_t fixed_time_ns; /* tests: use this instead of the clock; 0: the clock */
 };
 

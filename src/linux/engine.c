@@ -109,9 +109,9 @@ limits_of(const struct wd_handle *handle)
 static int
 open_counters(struct wd_handle *handle, struct wd_error *err)
 {
-    size_t size = WD_COUNTERS * sizeof(uint64_t);
-    int error = wd_bpf_map(BPF_MAP_TYPE_ARRAY, "wd_counters", sizeof(uint32_t), sizeof(uint64_t), WD_COUNTERS,
-                           BPF_F_MMAPABLE, &handle->counters_fd, err);
+    const uint32_t size = WD_COUNTERS * sizeof(uint64_t);
+    int error = wd_bpf_map(BPF_MAP_TYPE_ARRAY, "wd_counters", sizeof(uint32_t), size, 1, BPF_F_MMAPABLE,
+                           &handle->counters_fd, err);
     void *map;
 
     if (error)

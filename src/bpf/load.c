@@ -1,0 +1,125 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+#include "load.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define LOG_SIZE (1 << 20)
+#define LOG_SHOWN 360 /* bytes of the end of the log that go into an error text */
+
+static int
+sys_bpf(enum bpf_cmd cmd, union bpf_attr *attr)
+{
+    long ret;
+
+    do
+        ret = syscall(SYS_bpf, cmd, attr, sizeof(*attr));
+    while (ret < 0 && errno == EINTR);
+    return ret < 0 ? -errno : (int)ret;
+}
+
+static void
+put_name(char *dest, const char *name)
+{
+    strncpy(dest, name, BPF_OBJ_NAME_LEN - 1);
+}
+
+static int
+try_load(union bpf_attr *attr)
+{
+    int fd, tries = 5; /* the verifier answers EAGAIN when a signal is pending */
+
+    do
+        fd = sys_bpf(BPF_PROG_LOAD, attr);
+    while (fd == -EAGAIN && --tries);
+    return fd;
+}
+
+/* Loads once more, with the verifier's log, to say why. */
+static int
+explain(union bpf_attr *attr, int error, struct wd_error *err)
+{
+    char *log = calloc(1, LOG_SIZE);
+    size_t len;
+    int fd;
+
+    if (!log)
+        return wd_error_set(err, error, NULL, "load a filter program: %s", strerror(-error));
+    attr->log_level = 1;
+    attr->log_buf = (uintptr_t)log;
+    attr->log_size = LOG_SIZE;
+    fd = try_load(attr);
+    if (fd >= 0)
+        close(fd);
+    len = strlen(log);
+    wd_error_set(err, error, "please report this with the filter", "the kernel's verifier refuses the program: %s: %s",
+                 strerror(-error), log + (len > LOG_SHOWN ? len - LOG_SHOWN : 0));
+    free(log);
+    return error;
+}
+
+int
+wd_bpf_load(enum bpf_prog_type type, const struct bpf_insn *insns, size_t count, const char *name, int *ret_fd,
+            struct wd_error *err)
+{
+    union bpf_attr attr = {0};
+    int fd;
+
+    attr.prog_type = type;
+    attr.insns = (uintptr_t)insns;
+    attr.insn_cnt = (uint32_t)count;
+    attr.license = (uintptr_t) "GPL";
+    put_name(attr.prog_name, name);
+    fd = try_load(&attr);
+    if (fd == -EPERM)
+        return wd_error_set(err, fd, "run as root or with CAP_BPF and CAP_NET_ADMIN", "load a filter program: %s",
+                            strerror(-fd));
+    if (fd < 0)
+        return explain(&attr, fd, err);
+    *ret_fd = fd;
+    return 0;
+}
+
+int
+wd_bpf_map(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t entries,
+           uint32_t flags, int *ret_fd, struct wd_error *err)
+{
+    union bpf_attr attr = {0};
+    int fd;
+
+    attr.map_type = type;
+    attr.key_size = key_size;
+    attr.value_size = value_size;
+    attr.max_entries = entries;
+    attr.map_flags = flags;
+    put_name(attr.map_name, name);
+    fd = sys_bpf(BPF_MAP_CREATE, &attr);
+    if (fd < 0)
+        return wd_error_set(err, fd, fd == -EPERM ? "run as root or with CAP_BPF" : NULL, "create a BPF map: %s",
+                            strerror(-fd));
+    *ret_fd = fd;
+    return 0;
+}
+
+int
+wd_bpf_test_run(int prog_fd, const void *data, size_t len, const void *ctx, size_t ctx_len, uint32_t *ret_value,
+                struct wd_error *err)
+{
+    union bpf_attr attr = {0};
+    int error;
+
+    attr.test.prog_fd = (uint32_t)prog_fd;
+    attr.test.data_in = (uintptr_t)data;
+    attr.test.data_size_in = (uint32_t)len;
+    attr.test.ctx_in = (uintptr_t)ctx;
+    attr.test.ctx_size_in = (uint32_t)ctx_len;
+    attr.test.repeat = 1;
+    error = sys_bpf(BPF_PROG_TEST_RUN, &attr);
+    if (error < 0)
+        return wd_error_set(err, error, NULL, "test run: %s", strerror(-error));
+    *ret_value = attr.test.retval;
+    return 0;
+}
