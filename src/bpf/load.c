@@ -55,8 +55,9 @@ explain(union bpf_attr *attr, int error, struct wd_error *err)
     if (fd >= 0)
         close(fd);
     len = strlen(log);
-    wd_error_set(err, error, "please report this with the filter", "the kernel's verifier refuses the program: %s: %s",
-                 strerror(-error), log + (len > LOG_SHOWN ? len - LOG_SHOWN : 0));
+    wd_error_set(err, error, "please report this with the filter",
+                 "the kernel's verifier refuses the program: %s: %s", strerror(-error),
+                 log + (len > LOG_SHOWN ? len - LOG_SHOWN : 0));
     free(log);
     return error;
 }

@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/*
+ *     tags -> headers -> tests -> accept: count, [copy into the ring], return
+ *        \        \         \---> reject: return 0
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "gen_impl.h"
+
+/* ---- What the filter reads ---------------------------------------------- */
+
+static bool
+src_is_transport(uint8_t src)
+{
+    return src == WD_SRC_ICMP || src == WD_SRC_ICMP6 || src == WD_SRC_TCP || src == WD_SRC_UDP ||
+           src == WD_SRC_TCPDATA || src == WD_SRC_UDPDATA;
+}
+
+static void
+need_field(struct wd_needs *needs, uint8_t field)
+{
+    needs->transport |= src_is_transport(wd_fields[field].src);
+    switch (field) {
+    case WD_F_RANDOM8:
+    case WD_F_RANDOM16:
+    case WD_F_RANDOM32:
+        needs->random = needs->time = needs->transport = true;
+        break;
+    case WD_F_TIMESTAMP:
+        needs->time = true;
+        break;
+    case WD_F_ICMP:
+    case WD_F_ICMPV6:
+    case WD_F_TCP:
+    case WD_F_UDP:
+    case WD_F_PROTOCOL:
+    case WD_F_FRAGMENT:
+        needs->transport = true;
+        break;
+    case WD_F_LOCALPORT:
+        needs->local_port = needs->transport = true;
+        break;
+    case WD_F_REMOTEPORT:
+        needs->remote_port = needs->transport = true;
+        break;
+    case WD_F_LOCALADDR:
+        needs->local_addr = true;
+        break;
+    case WD_F_REMOTEADDR:
+        needs->remote_addr = true;
+        break;
+    case WD_F_IMPOSTOR:
+        needs->impostor = true;
+        break;
+    default:
+        break;
+    }
+}
+
+/* Why a field cannot be read by this program; NULL: it can. */
+static const char *
+refuse_field(const struct wd_gen_opts *opts, uint8_t field)
+{
+    switch (field) {
+    case WD_F_INBOUND:
+    case WD_F_OUTBOUND:
+    case WD_F_LOCALADDR:
+    case WD_F_LOCALPORT:
+    case WD_F_REMOTEADDR:
+    case WD_F_REMOTEPORT:
+        return opts->hook == WD_HOOK_FORWARD ? "a forwarded packet has no direction" : NULL;
+    case WD_F_LOOPBACK:
+        return opts->loopback_known ? NULL : "loopback is not known where the program runs";
+    case WD_F_IFIDX:
+        return opts->hook == WD_HOOK_LOCAL_OUT && !opts->oif ? "the outgoing interface is not known yet" : NULL;
+    default:
+        return wd_fields[field].layers & (1 << WINDIVERT_LAYER_NETWORK | 1 << WINDIVERT_LAYER_NETWORK_FORWARD)
+                   ? NULL
+                   : "it is no field of packets";
+    }
+}
+
+static int
+check_fields(struct wd_gen *g, struct wd_error *err)
+{
+    for (uint32_t i = 0; i < g->prog->count; i++) {
+        uint8_t field = g->prog->tests[i].field;
+        const char *why = field < WD_FIELD_COUNT ? refuse_field(g->opts, field) : "unknown field";
+
+        if (why)
+            return wd_error_set(err, -EOPNOTSUPP, NULL, "filter program: %s: %s",
+                                field < WD_FIELD_COUNT ? wd_fields[field].name : "?", why);
+        need_field(&g->needs, field);
+    }
+    return 0;
+}
+
+/* ---- Beginning and end -------------------------------------------------- */
+
+void
+wd_gen_count(struct wd_gen *g, enum wd_counter counter)
+{
+    if (g->opts->counters_fd < 0)
+        return;
+    wd_asm_load_map_value(&g->a, R1, g->opts->counters_fd, counter * sizeof(uint64_t));
+    wd_asm_mov_imm(&g->a, R2, 1);
+    wd_asm_atomic(&g->a, BPF_DW, BPF_ADD, R1, 0, R2);
+}
+
+void
+wd_gen_time(struct wd_gen *g)
+{
+    if (g->opts->fixed_time_ns)
+        wd_asm_load_imm64(&g->a, R0, g->opts->fixed_time_ns);
+    else
+        wd_asm_call(&g->a, BPF_FUNC_ktime_get_ns);
+    wd_asm_store(&g->a, BPF_DW, R10, SP_TIME, R0);
+}
+
+/* r1 = level of the handle that injected: those up to our own are not for us */
+static void
+gen_level(struct wd_gen *g)
+{
+    wd_asm_alu_imm(&g->a, BPF_AND, R1, 0xFFFF);
+    wd_asm_jump_if_imm(&g->a, BPF_JLE, R1, (int32_t)WD_TAG_LEVEL(g->opts->priority), g->reject);
+    wd_asm_store_imm(&g->a, BPF_B, R10, SP_TAGGED, 2);
+}
+
+/* Injected outbound (also where it came in again through lo): priority = 0x57D00000 | level << 4. */
+static void
+gen_priority_tag(struct wd_gen *g)
+{
+    struct wd_asm *a = &g->a;
+    uint32_t untagged = wd_asm_label(a);
+
+    wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, priority));
+    wd_asm_mov(a, R2, R1);
+    wd_asm_alu32_imm(a, BPF_AND, R2, (int32_t)WD_TAG_SO_PRIORITY_MASK);
+    wd_asm_jump32_if_imm(a, BPF_JNE, R2, WD_TAG_SO_PRIORITY, untagged);
+    wd_asm_alu_imm(a, BPF_RSH, R1, 4);
+    gen_level(g);
+    wd_asm_bind(a, untagged);
+}
+
+/* Injected inbound or into the forward path: hash = magic, tc_index = level. */
+static void
+gen_hash_tag(struct wd_gen *g)
+{
+    struct wd_asm *a = &g->a;
+    uint32_t untagged = wd_asm_label(a);
+
+    wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, hash));
+    wd_asm_jump32_if_imm(a, BPF_JNE, R1, g->opts->inject_magic, untagged);
+    wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, tc_index));
+    gen_level(g);
+    wd_asm_bind(a, untagged);
+}
+
+static void
+gen_begin(struct wd_gen *g)
+{
+    wd_asm_mov(&g->a, R_SKB, R1);
+    wd_asm_store_imm(&g->a, BPF_B, R10, SP_TAGGED, 1);
+    gen_priority_tag(g);
+    if (g->opts->inject_magic && g->opts->hook != WD_HOOK_LOCAL_OUT)
+        gen_hash_tag(g);
+}
+
+static void
+gen_end(struct wd_gen *g)
+{
+    wd_asm_bind(&g->a, g->accept);
+    wd_gen_count(g, WD_COUNT_MATCHED);
+    if (g->opts->mode == WD_GEN_SNIFF) {
+        wd_gen_sniff(g);
+    } else {
+        wd_asm_mov_imm(&g->a, R0, 1);
+        wd_asm_exit(&g->a);
+    }
+    wd_asm_bind(&g->a, g->reject);
+    wd_asm_mov_imm(&g->a, R0, 0);
+    wd_asm_exit(&g->a);
+}
+
+/* ---- The whole ---------------------------------------------------------- */
+
+static void
+gen_program(struct wd_gen *g)
+{
+    wd_asm_init(&g->a);
+    g->accept = wd_asm_label(&g->a);
+    g->reject = wd_asm_label(&g->a);
+    gen_begin(g);
+    if (g->prog->start == WD_REJECT)
+        wd_asm_jump(&g->a, g->reject);
+    gen_end(g);
+}
+
+int
+wd_gen(const struct wd_prog *prog, const struct wd_gen_opts *opts, struct wd_code *ret_code, struct wd_error *err)
+{
+    struct wd_gen g = {.prog = prog, .opts = opts};
+    int error = check_fields(&g, err);
+
+    if (error)
+        return error;
+    if (prog->start < WD_REJECT)
+        return wd_error_set(err, -EOPNOTSUPP, NULL, "filter program: tests");
+    gen_program(&g);
+    error = wd_asm_finish(&g.a, &ret_code->insns, &ret_code->count);
+    wd_asm_free(&g.a);
+    return error ? wd_error_set(err, error, NULL, "generate a filter program: error %d", -error) : 0;
+}
+
+void
+wd_code_free(struct wd_code *code)
+{
+    free(code->insns);
+    *code = (struct wd_code){0};
+}
