@@ -28,8 +28,8 @@
 #define CHECK_LEN 8
 #define BODY (PREFIX_LEN + 1 + CHECK_LEN)
 #define OP_COUNT 6
-/* Levels of the tree: each level of parentheses holds an "or" of "and"s at most. */
-#define TREE_DEPTH_MAX (2 * WD_DEPTH_MAX + 2)
+/* Levels of the tree: one of parentheses is a conditional or a negation, and in it an "or" of "and"s at most. */
+#define TREE_DEPTH_MAX (3 * WD_DEPTH_MAX + 3)
 
 enum { CODE_NEG = OP_COUNT, CODE_AND = 2 * OP_COUNT, CODE_OR, CODE_NOT, CODE_COND, CODE_FALSE, CODE_TRUE };
 
@@ -209,7 +209,9 @@ read_test(struct reader *r, unsigned code, struct wd_node *test)
         if (!wd_index_valid(test->index, info->width))
             return -EINVAL;
     }
-    return read_number(r, &test->hi, &test->lo);
+    if (read_number(r, &test->hi, &test->lo) < 0 || (test->neg && !test->hi && !test->lo))
+        return -EINVAL;
+    return 0;
 }
 
 static int read_node(struct reader *r, unsigned depth, struct wd_node **ret_node);

@@ -172,7 +172,7 @@ check_accepted(struct wd_arena *arena, struct forms *forms, WINDIVERT_LAYER laye
 {
     const struct wd_known nothing = {0};
     const char *broken = check_forms(arena, forms, layer);
-    bool exact = false, outcome;
+    bool exact = false, outcome = false;
 
     if (broken)
         return broken;
