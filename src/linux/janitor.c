@@ -47,6 +47,8 @@ arm(struct ward *ward)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLONESHOT, .data.ptr = ward};
 
+    if (!wd_queue_unwatch(ward->queue, janitor.wake_fd))
+        return;
     ward->busy = false;
     epoll_ctl(janitor.epoll_fd, EPOLL_CTL_MOD, ward->queue->nfq.fd, &event);
 }
@@ -59,10 +61,8 @@ visit(struct ward *ward, int64_t now)
 
     if (deadline != INT64_MAX)
         ward->last_event = now;
-    if (now - ward->last_event > IDLE_AFTER) {
+    if (now - ward->last_event > IDLE_AFTER)
         arm(ward);
-        return;
-    }
     ward->due = now + interval;
     if (deadline < ward->due)
         ward->due = deadline > now + SLACK ? deadline : now + SLACK;
@@ -86,15 +86,20 @@ visit_due(void)
     return next <= now ? 0 : (int)((next - now + MS - 1) / MS);
 }
 
+/* A ward whose descriptor became readable; or, from the eventfd, those of which something is held now. */
 static void
-wake_ward(struct ward *event_ward)
+wake_wards(struct ward *event_ward)
 {
+    uint64_t count;
+
+    if (!event_ward && read(janitor.wake_fd, &count, sizeof(count)) < 0)
+        return;
     for (struct ward *ward = janitor.wards; ward; ward = ward->next) {
-        if (ward == event_ward) { /* not removed meanwhile */
-            ward->busy = true;
-            ward->last_event = wd_now();
-            ward->due = ward->last_event + SLACK;
-        }
+        if (ward->busy || (event_ward ? ward != event_ward : !wd_queue_wants_watch(ward->queue)))
+            continue; /* event_ward may have been removed meanwhile */
+        ward->busy = true;
+        ward->last_event = wd_now();
+        ward->due = ward->last_event + SLACK;
     }
 }
 
@@ -114,7 +119,7 @@ run(void *unused)
             return NULL;
         }
         for (int i = 0; i < got; i++)
-            wake_ward(events[i].data.ptr);
+            wake_wards(events[i].data.ptr);
         timeout = visit_due();
         pthread_mutex_unlock(&janitor.lock);
     }
@@ -181,6 +186,7 @@ watch(struct wd_queue *queue)
         free(ward);
         return error;
     }
+    wd_queue_unwatch(queue, janitor.wake_fd);
     ward->next = janitor.wards;
     janitor.wards = ward;
     return 0;

@@ -101,6 +101,8 @@ recover(struct wd_queue *queue, struct wd_slot *slot)
 {
     struct wd_packet packet;
 
+    if (slot->csum_not_ready)
+        wd_cksum_fill(slot->data, slot->cap_len, 0);
     if (slot->cap_len == slot->len && wd_packet_parse(slot->data, slot->cap_len, &packet) &&
         wd_queue_inject(queue, &packet, slot->outbound, slot->ifindex) == 0)
         queue->stats.Recovered++;
@@ -207,6 +209,7 @@ slot_fill(struct wd_queue *queue, struct wd_slot *slot, const struct wd_nfq_pack
     slot->outbound = nfq->hook == NF_INET_LOCAL_OUT;
     slot->ifindex = slot->outbound ? nfq->outdev : nfq->indev;
     slot->loopback = slot->ifindex == LOOPBACK_IFINDEX;
+    slot->csum_not_ready = nfq->csum_not_ready;
     slot->impostor = (nfq->priority & WD_TAG_SO_PRIORITY_MASK) == WD_TAG_SO_PRIORITY;
     return true;
 }
@@ -342,9 +345,47 @@ wd_queue_tick(struct wd_queue *queue, int64_t now, int64_t *interval)
     return next;
 }
 
+bool
+wd_queue_unwatch(struct wd_queue *queue, int kick_fd)
+{
+    bool idle;
+
+    pthread_mutex_lock(&queue->lock);
+    idle = !queue->held.list.first && !queue->sent.first && !queue->ready.first;
+    queue->unwatched = idle;
+    queue->kick_fd = kick_fd;
+    pthread_mutex_unlock(&queue->lock);
+    return idle;
+}
+
+bool
+wd_queue_wants_watch(struct wd_queue *queue)
+{
+    bool wants;
+
+    pthread_mutex_lock(&queue->lock);
+    wants = !queue->unwatched;
+    pthread_mutex_unlock(&queue->lock);
+    return wants;
+}
+
+/* Something is held or waits for confirmation: the janitor has to look after it. */
+static void
+kick(struct wd_queue *queue)
+{
+    const uint64_t one = 1;
+
+    if (!queue->unwatched)
+        return;
+    queue->unwatched = false;
+    if (queue->kick_fd >= 0 && write(queue->kick_fd, &one, sizeof(one)) < 0) {
+        /* Cannot fail below 2^64 - 1 writes. */
+    }
+}
+
 /* ---- Receiving ---------------------------------------------------------- */
 
-/* Copies one packet out; false: it does not fit any more. */
+/* Copies one packet out; false: it does not fit any more, or is the last that may be in this batch. */
 static bool
 deliver(struct wd_queue *queue, struct wd_slot *slot, struct wd_recv *io, int64_t now)
 {
@@ -373,7 +414,9 @@ deliver(struct wd_queue *queue, struct wd_slot *slot, struct wd_recv *io, int64_
     if (queue->held.list.count >= queue->limits.length)
         drop_held(queue, queue->held.list.first);
     wd_held_add(&queue->held, slot);
-    return true;
+    kick(queue);
+    /* A packet that is cut must be the last of a batch, or its length field would hide the next. */
+    return slot->cap_len == slot->len;
 }
 
 static int
@@ -475,6 +518,7 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     pthread_cond_init(&queue->followers, NULL);
     queue->limits = *limits;
     queue->nfq.fd = -1;
+    queue->kick_fd = -1;
     queue->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (queue->wake_fd < 0)
         error = wd_error_set(err, -errno, "raise the limit of open files (ulimit -n)", "open an eventfd: %s",

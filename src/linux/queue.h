@@ -45,6 +45,8 @@ struct wd_queue {
     uint32_t waiters;
     bool shut_recv, shut_send, aborted;
     bool recv_only; /* what is received is never returned: dropped at once */
+    bool unwatched; /* the janitor sleeps until the kernel has something: tell it when something is held */
+    int kick_fd;    /* by this eventfd; -1: there is no janitor */
 
     const struct wd_prog *exact; /* evaluated here where the kernel's program is coarser; NULL: it is exact */
     struct wd_inject *inject;
@@ -95,6 +97,11 @@ void wd_queue_shut_send(struct wd_queue *queue);
 void wd_queue_abort(struct wd_queue *queue);
 /* After abort, when nobody is inside: what was not received goes on untouched, what is held is dropped. */
 void wd_queue_drain(struct wd_queue *queue);
+
+/* The janitor goes to sleep on this queue (unless something became due meanwhile: false), and is told by kick_fd. */
+bool wd_queue_unwatch(struct wd_queue *queue, int kick_fd);
+/* Is there something to do for a janitor that slept? */
+bool wd_queue_wants_watch(struct wd_queue *queue);
 
 /*
  * Does what is due.  Returns the next deadline in wd_now() units, INT64_MAX:

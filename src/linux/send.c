@@ -84,6 +84,7 @@ return_held(struct wd_queue *queue, const struct item *item)
             return -EHOSTUNREACH;
         if (!wd_slot_store(&queue->pool, slot, item->data, item->len))
             return -ENOMEM;
+        slot->csum_not_ready = false; /* what is right is now said by the address */
         error = finish_bytes(slot->data, slot->cap_len, item->addr);
         if (error)
             return error;

@@ -27,8 +27,9 @@ struct wd_slot {
     uint32_t ifindex;
     bool outbound, loopback, impostor, ipv6;
     bool ip_csum_ok, tcp_csum_ok, udp_csum_ok;
-    uint8_t *data; /* small, or a big buffer of WD_NFQ_MSG_MAX bytes with the packet somewhere in it */
-    uint8_t *big;  /* that buffer, or NULL */
+    bool csum_not_ready; /* data has only the pseudo header's sum: the kernel's packet has it done by the device */
+    uint8_t *data;       /* small, or a big buffer of WD_NFQ_MSG_MAX bytes with the packet somewhere in it */
+    uint8_t *big;        /* that buffer, or NULL */
     uint8_t small[WD_SLOT_SMALL];
 };
 
