@@ -97,27 +97,32 @@ WinDivertHelperHashPacket(const VOID *pPacket, UINT packetLen, UINT64 seed)
     return 0;
 }
 
+/* Only where a call has failed: why. */
+static BOOL
+fail_checksums(const void *bytes, UINT len)
+{
+    struct wd_packet packet;
+
+    if (!wd_packet_parse(bytes, len, &packet))
+        return fail_packet(bytes, len);
+    return wd_api_fail(ERROR_INVALID_PARAMETER,
+                       "exclude the transport checksum with a WINDIVERT_HELPER_NO_x_CHECKSUM flag",
+                       "the transport checksum needs bytes that the packet does not have: it is %s",
+                       packet.truncated ? "truncated" : "a first fragment");
+}
+
 BOOL
 WinDivertHelperCalcChecksums(VOID *pPacket, UINT packetLen, WINDIVERT_ADDRESS *pAddr, UINT64 flags)
 {
-    struct wd_packet packet;
-    struct wd_sums done;
-    bool all;
+    struct wd_sums done = {0};
+    bool all = wd_cksum_calc(pPacket, packetLen, flags, &done);
 
-    if (!wd_packet_parse(pPacket, packetLen, &packet))
-        return fail_packet(pPacket, packetLen);
-    all = wd_cksum_calc(pPacket, packetLen, flags, &done);
     if (pAddr) {
         pAddr->IPChecksum |= done.ip;
         pAddr->TCPChecksum |= done.tcp;
         pAddr->UDPChecksum |= done.udp;
     }
-    if (!all)
-        return wd_api_fail(ERROR_INVALID_PARAMETER,
-                           "exclude the transport checksum with a WINDIVERT_HELPER_NO_x_CHECKSUM flag",
-                           "the transport checksum needs bytes that the packet does not have: it is %s",
-                           packet.truncated ? "truncated" : "a first fragment");
-    return TRUE;
+    return all ? TRUE : fail_checksums(pPacket, packetLen);
 }
 
 BOOL
@@ -125,12 +130,12 @@ WinDivertHelperDecrementTTL(VOID *pPacket, UINT packetLen)
 {
     struct wd_packet packet;
 
+    if (wd_ttl_decrement(pPacket, packetLen))
+        return TRUE;
     if (!wd_packet_parse(pPacket, packetLen, &packet))
         return fail_packet(pPacket, packetLen);
-    if (!wd_ttl_decrement(pPacket, packetLen))
-        return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "the %s of the packet is %u: the result would be 0",
-                           packet.version == 4 ? "TTL" : "HopLimit", packet.data[packet.version == 4 ? 8 : 7]);
-    return TRUE;
+    return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "the %s of the packet is %u: the result would be 0",
+                       packet.version == 4 ? "TTL" : "HopLimit", packet.data[packet.version == 4 ? 8 : 7]);
 }
 
 /* ---- addresses ------------------------------------------------------------ */

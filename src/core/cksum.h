@@ -32,8 +32,8 @@ bool wd_cksum_verify_ip(const struct wd_packet *packet);
 /*
  * Computes the checksums of the first packet of a buffer and stores them,
  * those excluded by WINDIVERT_HELPER_NO_x in no_flags aside.  A UDP sum of 0 is
- * stored as 0xFFFF.  *ret_done (may be NULL) says which of its three were
- * stored.  False: wd_packet_parse refuses the packet (nothing is changed then),
+ * stored as 0xFFFF.  *ret_done (may be NULL; untouched where the packet is
+ * refused) says which of its three were stored.  False: wd_packet_parse refuses the packet (nothing is changed then),
  * or a transport checksum was asked for of a packet whose transport is not all
  * there, truncated or first fragment (the IPv4 header checksum is stored then).
  */

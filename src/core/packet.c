@@ -27,23 +27,33 @@ set_length(struct wd_packet *packet, uint32_t total, bool whole)
     packet->ip_len = packet->truncated || whole ? packet->buf_len : total;
 }
 
-/* Bytes 6 and 7 of IPv4: reserved, DF, MF, 13 bits of offset. */
+/* Everything that is refused; from here on the IP header is there. */
 static bool
+is_ip(const uint8_t *ip, size_t len)
+{
+    uint32_t header;
+
+    if (!ip || len < IP4_MIN)
+        return false;
+    if (ip[0] >> 4 != 4)
+        return ip[0] >> 4 == 6 && len >= IP6_LEN;
+    header = (ip[0] & 0x0Fu) * 4;
+    return header >= IP4_MIN && header <= len && header <= wd_load_be16(ip + 2);
+}
+
+/* Bytes 6 and 7 of IPv4: reserved, DF, MF, 13 bits of offset. */
+static void
 parse_ip4(struct wd_packet *packet, bool whole)
 {
     const uint8_t *ip = packet->data;
-    uint32_t header = (ip[0] & 0x0Fu) * 4, total = wd_load_be16(ip + 2);
     uint16_t frag = wd_load_be16(ip + 6);
 
-    if (header < IP4_MIN || header > packet->buf_len || total < header)
-        return false;
-    set_length(packet, total, whole);
+    set_length(packet, wd_load_be16(ip + 2), whole);
     packet->more_fragments = frag & 0x2000;
     packet->frag_off = frag & 0x1FFF;
     packet->fragment = packet->more_fragments || packet->frag_off;
     packet->protocol = ip[9];
-    packet->l4_off = header;
-    return true;
+    packet->l4_off = (ip[0] & 0x0Fu) * 4;
 }
 
 /* Bytes of the extension header of this number at ext, of which left are there; 0: no such header, or cut off. */
@@ -78,21 +88,20 @@ extension_length(uint8_t number, const uint8_t *ext, uint32_t left)
  * fragment header: 13 bits of offset, 2 reserved, more fragments.  A second
  * fragment header ends the walk, and so does the content of a later fragment.
  */
-static bool
+static void
 parse_ip6(struct wd_packet *packet, bool whole)
 {
     const uint8_t *ip = packet->data;
-    uint32_t len;
 
-    if (packet->buf_len < IP6_LEN)
-        return false;
     set_length(packet, IP6_LEN + wd_load_be16(ip + 4), whole);
     packet->protocol = ip[6];
     packet->l4_off = IP6_LEN;
+    packet->fragment = packet->more_fragments = false;
+    packet->frag_off = 0;
     while (packet->frag_off == 0 && !(packet->fragment && packet->protocol == PROTO_FRAGMENT)) {
         const uint8_t *ext = ip + packet->l4_off;
+        uint32_t len = extension_length(packet->protocol, ext, packet->ip_len - packet->l4_off);
 
-        len = extension_length(packet->protocol, ext, packet->ip_len - packet->l4_off);
         if (len == 0)
             break;
         if (packet->protocol == PROTO_FRAGMENT) {
@@ -103,7 +112,6 @@ parse_ip6(struct wd_packet *packet, bool whole)
         packet->protocol = ext[0];
         packet->l4_off += len;
     }
-    return true;
 }
 
 /* The length of a TCP header is the high half of its byte 12, in words. */
@@ -113,6 +121,7 @@ parse_transport(struct wd_packet *packet)
     const uint8_t *l4 = packet->data + packet->l4_off;
     uint32_t left = packet->ip_len - packet->l4_off, len = 0;
 
+    packet->l4 = WD_L4_NONE;
     if (packet->frag_off == 0) {
         if (packet->protocol == PROTO_TCP && left >= 20 && l4[12] >> 4 >= 5) {
             packet->l4 = WD_L4_TCP;
@@ -131,19 +140,20 @@ parse_transport(struct wd_packet *packet)
     packet->data_off = packet->l4_off + (len < left ? len : left);
 }
 
+/* Writes each member once, in place: what was refused has left before. */
 static bool
 parse(const void *buffer, size_t len, bool whole, struct wd_packet *ret_packet)
 {
-    struct wd_packet packet = {.data = buffer};
-
-    if (!buffer || len < IP4_MIN)
+    if (!is_ip(buffer, len))
         return false;
-    packet.buf_len = len < UINT32_MAX ? (uint32_t)len : UINT32_MAX;
-    packet.version = packet.data[0] >> 4;
-    if (packet.version == 4 ? !parse_ip4(&packet, whole) : packet.version != 6 || !parse_ip6(&packet, whole))
-        return false;
-    parse_transport(&packet);
-    *ret_packet = packet;
+    ret_packet->data = buffer;
+    ret_packet->buf_len = len < UINT32_MAX ? (uint32_t)len : UINT32_MAX;
+    ret_packet->version = ret_packet->data[0] >> 4;
+    if (ret_packet->version == 4)
+        parse_ip4(ret_packet, whole);
+    else
+        parse_ip6(ret_packet, whole);
+    parse_transport(ret_packet);
     return true;
 }
 

@@ -271,6 +271,77 @@ test_eval_failures(void **state)
     assert_failed(WinDivertHelperEvalFilter("true", packet, sizeof(packet), &addr), ERROR_INVALID_PARAMETER);
 }
 
+/* ---- memory ------------------------------------------------------------------- */
+
+/* Allocations that succeed before one fails; below 0: none fails.  The linker sends malloc here (--wrap). */
+static long allocations_left = -1;
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+
+void *
+__wrap_malloc(size_t size)
+{
+    if (allocations_left == 0)
+        return NULL;
+    if (allocations_left > 0)
+        allocations_left--;
+    return __real_malloc(size);
+}
+
+/* Runs the three calls with allocation number n failing; whether one did. */
+static bool
+runs_out_of_memory(const char *filter, long n)
+{
+    static const uint8_t packet[20] = {0x45, 0, 0, 20};
+    WINDIVERT_ADDRESS addr = {0};
+    const char *why = NULL;
+    BOOL compiled, formatted;
+    DWORD codes[3];
+    UINT pos = 4711;
+
+    strcpy(object, "unchanged");
+    strcpy(form, "unchanged");
+    SetLastError(0);
+    allocations_left = n;
+    compiled = WinDivertHelperCompileFilter(filter, WINDIVERT_LAYER_NETWORK, object, sizeof(object), &why, &pos);
+    codes[0] = GetLastError();
+    allocations_left = n;
+    formatted = WinDivertHelperFormatFilter(filter, WINDIVERT_LAYER_NETWORK, form, sizeof(form));
+    codes[1] = GetLastError();
+    allocations_left = n;
+    assert_false(WinDivertHelperEvalFilter(filter, packet, sizeof(packet), &addr));
+    codes[2] = GetLastError();
+    allocations_left = -1;
+    if (compiled) {
+        assert_true(formatted && codes[2] == 0);
+        return false;
+    }
+    assert_string_equal(why, "Out of memory");
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(codes[i], ERROR_NOT_ENOUGH_MEMORY);
+    assert_false(formatted);
+    assert_string_equal(object, "unchanged");
+    assert_string_equal(form, "unchanged");
+    return true;
+}
+
+static void
+test_out_of_memory(void **state)
+{
+    char filter[8192] = "tcp.DstPort == 1";
+    long n = 0;
+
+    (void)state;
+    for (size_t len = strlen(filter); len + 32 < sizeof(filter); len = strlen(filter))
+        snprintf(filter + len, sizeof(filter) - len, " or tcp.DstPort == %zu", len);
+    while (runs_out_of_memory(filter, n)) {
+        n++;
+        assert_true(n < 10000);
+    }
+    print_message("%ld allocations, each failed once\n", n);
+    assert_true(n > 2);
+}
+
 /* The text of the error quotes the place. */
 static void
 test_error_text(void **state)
@@ -332,6 +403,7 @@ main(void)
         cmocka_unit_test(test_short_buffers),
         cmocka_unit_test(test_format_failures),
         cmocka_unit_test(test_eval_failures),
+        cmocka_unit_test(test_out_of_memory),
         cmocka_unit_test(test_error_text),
         cmocka_unit_test(test_foreign_objects),
     };
