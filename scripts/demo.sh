@@ -102,7 +102,7 @@ start()
 {
     local name=$1
     shift
-    printf '    $ %s "%s" %s\n' "${1##*/}" "$2" "${*:3}"
+    printf '    $ %s "%s"%s\n' "${1##*/}" "$2" "${3+ ${*:3}}"
     "$@" >"$name.out" 2>"$name.err" &
     pid=$!
     wait_for 5 grep -q ready "$name.err" || {
@@ -217,6 +217,15 @@ step_modify()
     check "Hello, world" "$(get hello)"
 }
 
+queues()
+{
+    if grep -q . /proc/net/netfilter/nfnetlink_queue 2>/dev/null; then
+        echo "packet queues"
+    else
+        echo "no packet queue"
+    fi
+}
+
 sum_of_big()
 {
     curl --silent --noproxy '*' --max-time 20 "$url/big" | sha256sum | cut -c1-32
@@ -229,6 +238,7 @@ step_passthru()
     title "5. 4 MB through passthru, every packet received and sent on by the program"
     direct=$(sum_of_big)
     start passthru "$samples/passthru" "tcp.SrcPort == 8080 or tcp.DstPort == 8080" 64 2
+    check "packet queues" "$(queues)"
     check "SHA-256 $direct" "SHA-256 $(sum_of_big)"
     stop
     indent <passthru.out
@@ -239,8 +249,7 @@ step_passthru()
 step_after()
 {
     title "6. Nothing is left in the kernel"
-    check "no packet queue" "$(grep -q . /proc/net/netfilter/nfnetlink_queue 2>/dev/null && echo "a packet queue" ||
-        echo "no packet queue")"
+    check "no packet queue" "$(queues)"
     check "Hello, world" "$(get hello)"
 }
 
