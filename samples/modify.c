@@ -42,12 +42,12 @@ modify(HANDLE handle, const char *word, const char *new_word)
         if (count)
             WinDivertHelperCalcChecksums(packet, len, &addr, 0);
         if (!WinDivertSend(handle, packet, len, NULL, &addr))
-            complain_last_error("send");
+            complain_last_error();
         packets++;
         words += count;
     }
     if (GetLastError() != ERROR_NO_DATA)
-        complain_last_error("receive");
+        complain_last_error();
     printf("%llu packets, %llu words replaced\n", (unsigned long long)packets, (unsigned long long)words);
 }
 

@@ -299,7 +299,7 @@ dump(HANDLE handle, struct totals *totals)
     }
     if (GetLastError() == ERROR_NO_DATA)
         return true;
-    complain_last_error("receive");
+    complain_last_error();
     return false;
 }
 

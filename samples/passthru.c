@@ -54,7 +54,7 @@ send_all(struct worker *w, const UINT8 *buffer, UINT len, const WINDIVERT_ADDRES
         if (at >= len)
             break;
         if (w->refused++ == 0)
-            complain_last_error("send");
+            complain_last_error();
         at += packet_len(buffer + at, len - at);
         i++;
     }
@@ -74,7 +74,7 @@ work(void *arg)
         if (!WinDivertRecvEx(w->handle, buffer, buffer_len, &len, 0, addr, &addr_len, NULL)) {
             w->error = GetLastError();
             if (w->error != ERROR_NO_DATA)
-                complain_last_error("receive");
+                complain_last_error();
             break;
         }
         w->received += addr_len / sizeof(*addr);

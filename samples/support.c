@@ -22,12 +22,11 @@ complain(const char *what, const char *why)
 }
 
 void
-complain_last_error(const char *what)
+complain_last_error(void)
 {
     const char *remedy = WinDivertExtGetLastErrorRemedy();
 
-    fprintf(stderr, "%s: %s: %s (error %u)\n", tool_name, what, WinDivertExtGetLastErrorText(),
-            (unsigned int)GetLastError());
+    fprintf(stderr, "%s: %s (error %u)\n", tool_name, WinDivertExtGetLastErrorText(), (unsigned int)GetLastError());
     if (remedy[0])
         fprintf(stderr, "%s: what to do: %s\n", tool_name, remedy);
 }
@@ -89,7 +88,7 @@ open_network(const char *filter, INT16 priority, UINT64 flags)
         return INVALID_HANDLE_VALUE;
     handle = WinDivertOpen(filter, WINDIVERT_LAYER_NETWORK, priority, flags);
     if (handle == INVALID_HANDLE_VALUE)
-        complain_last_error("open");
+        complain_last_error();
     else
         fprintf(stderr, "%s: ready, Ctrl-C ends it\n", tool_name);
     return handle;

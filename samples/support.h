@@ -13,8 +13,8 @@ extern const char *tool_name;
 /* Prints "tool: what: why" to stderr. */
 void complain(const char *what, const char *why);
 
-/* As complain, with the text and the remedy of the last error of this thread. */
-void complain_last_error(const char *what);
+/* "tool: what: why" and the remedy of the last error of this thread, in the words of the library. */
+void complain_last_error(void);
 
 /* Is it a filter of this layer?  If not: says why, and shows the text with a caret under the place. */
 bool filter_is_good(const char *filter, WINDIVERT_LAYER layer);

@@ -75,7 +75,7 @@ normal_form(const char *filter, WINDIVERT_LAYER layer)
         if (GetLastError() != ERROR_INSUFFICIENT_BUFFER)
             break;
     }
-    complain_last_error("format");
+    complain_last_error();
     return NULL;
 }
 
