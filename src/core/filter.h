@@ -52,6 +52,12 @@ int wd_filter_prog_unfolded(struct wd_arena *arena, const char *text, WINDIVERT_
  */
 enum wd_knowledge { WD_UNKNOWN, WD_KNOWN, WD_UNDECIDED };
 
+/*
+ * Fields that are always present and have at most 64 bits can be known.  What
+ * follows is inferred: a version, a direction or a transport known to be there
+ * excludes the others, and one known to be absent takes its header's fields
+ * with it.
+ */
 struct wd_known {
     uint8_t state[WD_FIELD_COUNT]; /* enum wd_knowledge */
     uint64_t value[WD_FIELD_COUNT];

@@ -88,6 +88,13 @@ decide(struct wd_node *test, bool truth)
     test->truth = truth;
 }
 
+/* A value of 64 bits, and no doubt whether the field is there. */
+static bool
+can_be_known(const struct wd_field_info *info)
+{
+    return info->src == WD_SRC_META && info->kind != WD_KIND_ADDR;
+}
+
 /* Tests on known fields, and on fields known to be absent, become constants. */
 static void
 apply_known(struct wd_node *node, const struct wd_known *known)
@@ -105,8 +112,7 @@ apply_known(struct wd_node *node, const struct wd_known *known)
     presence = wd_src_presence(wd_fields[node->field].src);
     if (presence != WD_FIELD_COUNT && known_as(known, presence, 0)) {
         decide(node, false);
-    } else if (known->state[node->field] == WD_KNOWN && presence == WD_FIELD_COUNT &&
-               wd_fields[node->field].kind != WD_KIND_ARRAY) {
+    } else if (known->state[node->field] == WD_KNOWN && can_be_known(&wd_fields[node->field])) {
         value = wd_node_value(node);
         is = known_number(known, node->field);
         decide(node, wd_op_holds(node->op, wd_number_compare(&is, &value)));

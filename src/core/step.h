@@ -50,7 +50,6 @@ struct wd_step {
 _Static_assert(WD_TESTS_MAX < WD_STEP_REJECT, "16 bits number every step");
 _Static_assert(WD_LOAD_REMOTE <= UINT8_MAX, "8 bits number every load");
 
-/* layer: the program's. */
 void wd_step_prepare(struct wd_step *step, const struct wd_test *test);
 
 #endif
