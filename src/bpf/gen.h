@@ -34,8 +34,21 @@ enum wd_gen_mode {
  * the slot with 0 (BPF_XCHG, a full barrier) and submits with
  * BPF_RB_FORCE_WAKEUP where it was 1 and with BPF_RB_NO_WAKEUP otherwise, so
  * that an idle reader is woken by the first record and a busy one never.
+ *
+ * WRITTEN counts the records in the ring, TAKEN (the reader's) those that it
+ * has read, and LIMIT (the library's) is how many may be there unread; a packet
+ * beyond that is counted in TOO_MANY and not copied.
  */
-enum wd_counter { WD_COUNT_MATCHED, WD_COUNT_RING_FULL, WD_COUNT_SLEEPING, WD_COUNTERS };
+enum wd_counter {
+    WD_COUNT_MATCHED,
+    WD_COUNT_RING_FULL,
+    WD_COUNT_SLEEPING,
+    WD_COUNT_WRITTEN,
+    WD_COUNT_TAKEN,
+    WD_COUNT_LIMIT,
+    WD_COUNT_TOO_MANY,
+    WD_COUNTERS
+};
 
 /* One sniffed packet in the ring: this header, then cap_len bytes of packet. */
 struct wd_record {
@@ -61,6 +74,8 @@ struct wd_gen_opts {
     uint32_t inject_magic;  /* skb->hash of packets injected inbound and into the forward path; 0: none are */
     int counters_fd;        /* map of enum wd_counter; -1: do not count */
     int ring_fd;            /* SNIFF: the ring buffer map */
+    bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 256 IPv6
+                               extension headers do not match */
     uint64_t fixed_time_ns; /* tests: use this instead of the clock; 0: the clock */
 };
 

@@ -212,7 +212,10 @@ open_sniff(struct wd_handle *handle, struct wd_error *err)
 
     if (!error)
         error = wd_sniff_new(handle->queue_size, handle->counters, &handle->sniff, err);
-    return error ? error : plan_and_install(handle, WD_RULE_NONE, err);
+    if (error)
+        return error;
+    wd_sniff_set_length(handle->sniff, handle->queue_length);
+    return plan_and_install(handle, WD_RULE_NONE, err);
 }
 
 static void *
@@ -294,6 +297,15 @@ handle_new(const struct wd_open *open)
     return handle;
 }
 
+/* Not for a handle that neither sends nor has packets that may have to be injected again. */
+static int
+open_inject(struct wd_handle *handle, struct wd_error *err)
+{
+    if ((handle->flags & WINDIVERT_FLAG_RECV_ONLY) && !is_divert(handle))
+        return 0;
+    return wd_inject_open(&handle->inject, handle->priority, wd_ruleset_enable_inbound(handle->rules), err);
+}
+
 static int
 open_parts(struct wd_handle *handle, const struct wd_open *open, struct wd_error *err)
 {
@@ -304,7 +316,7 @@ open_parts(struct wd_handle *handle, const struct wd_open *open, struct wd_error
         return wd_error_set(err, error, NULL, "open: %s", wd_filter_strerror(bad.code));
     error = wd_ruleset_get(&handle->rules, err);
     if (!error)
-        error = wd_inject_open(&handle->inject, handle->priority, wd_ruleset_inbound(handle->rules), err);
+        error = open_inject(handle, err);
     if (!error)
         error = open_counters(handle, err);
     if (!error)
@@ -501,6 +513,8 @@ set_limit(struct wd_handle *handle, uint32_t *limit, uint64_t value)
     *limit = (uint32_t)value;
     limits = limits_of(handle);
     wd_queue_set_limits(handle->queue, &limits);
+    if (handle->sniff)
+        wd_sniff_set_length(handle->sniff, handle->queue_length);
     pthread_mutex_unlock(&handle->lock);
 }
 
@@ -572,6 +586,7 @@ wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats)
         ret_stats->Delivered = sniffed.Delivered;
         ret_stats->Unmatched = sniffed.Unmatched;
         ret_stats->DropBuffer = sniffed.DropBuffer;
+        ret_stats->DropLength = sniffed.DropLength;
     }
     if (handle->flags & WINDIVERT_FLAG_DROP)
         ret_stats->DropFilter = handle->dropping ? ret_stats->Delivered : matched;

@@ -49,7 +49,7 @@ struct wd_ruleset {
     unsigned int refs;
     struct mnl_socket *nl; /* owns the table */
     uint32_t seq;
-    int inbound_fd; /* link of the program for inbound injection; -1: the kernel has no tcx */
+    int inbound_fd; /* link of the program for inbound injection; -1: not asked for, or no tcx */
     unsigned int chain_count;
     char table[32];
     struct wd_chain *chains;
@@ -396,6 +396,7 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
     rules->netns_ino = netns->st_ino;
     rules->seq = (uint32_t)time(NULL);
     rules->refs = 1;
+    rules->inbound_fd = -1;
     snprintf(rules->table, sizeof(rules->table), "wd-%d-%u", getpid(), tables_made++);
     error = owner_socket(&rules->nl);
     if (!error) {
@@ -410,8 +411,6 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
         free(rules);
         return error;
     }
-    if (wd_inbound_attach(&rules->inbound_fd, NULL) < 0)
-        rules->inbound_fd = -1;
     *ret_rules = rules;
     return 0;
 }
@@ -499,9 +498,16 @@ wd_ruleset_forget_all(void)
 }
 
 bool
-wd_ruleset_inbound(const struct wd_ruleset *rules)
+wd_ruleset_enable_inbound(struct wd_ruleset *rules)
 {
-    return rules->inbound_fd >= 0;
+    bool enabled;
+
+    pthread_mutex_lock(&rulesets_lock);
+    if (rules->inbound_fd < 0 && wd_inbound_attach(&rules->inbound_fd, NULL) < 0)
+        rules->inbound_fd = -1;
+    enabled = rules->inbound_fd >= 0;
+    pthread_mutex_unlock(&rulesets_lock);
+    return enabled;
 }
 
 /* ---- Chains of handles -------------------------------------------------- */

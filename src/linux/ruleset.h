@@ -44,8 +44,11 @@ int wd_ruleset_get(struct wd_ruleset **ret_rules, struct wd_error *err);
 /* NULL-safe.  The last reference removes the table. */
 void wd_ruleset_put(struct wd_ruleset *rules);
 
-/* Can packets be injected inbound in this namespace? */
-bool wd_ruleset_inbound(const struct wd_ruleset *rules);
+/*
+ * Makes inbound injection possible in this namespace, which is the calling
+ * thread's: attaches the program of inbound.h, once.  False: the kernel cannot.
+ */
+bool wd_ruleset_enable_inbound(struct wd_ruleset *rules);
 
 /*
  * Takes a chain for (hook, priority of the handle) out of the pool, or makes

@@ -251,6 +251,7 @@ take_records(struct wd_sniff *sniff, struct wd_recv *io, bool *ret_cut)
         else if (!deliver(sniff, record, &packet, io, ret_cut))
             return;
         __atomic_store_n(sniff->consumer, next, __ATOMIC_RELEASE);
+        __atomic_fetch_add(&sniff->counters[WD_COUNT_TAKEN], 1, __ATOMIC_RELAXED);
     }
 }
 
@@ -347,10 +348,17 @@ wd_sniff_abort(struct wd_sniff *sniff)
 }
 
 void
+wd_sniff_set_length(struct wd_sniff *sniff, uint32_t length)
+{
+    __atomic_store_n(&sniff->counters[WD_COUNT_LIMIT], length, __ATOMIC_RELAXED);
+}
+
+void
 wd_sniff_get_stats(struct wd_sniff *sniff, WINDIVERT_EXT_STATS *ret_stats)
 {
     pthread_mutex_lock(&sniff->lock);
     *ret_stats = sniff->stats;
     ret_stats->DropBuffer = __atomic_load_n(&sniff->counters[WD_COUNT_RING_FULL], __ATOMIC_RELAXED);
+    ret_stats->DropLength = __atomic_load_n(&sniff->counters[WD_COUNT_TOO_MANY], __ATOMIC_RELAXED);
     pthread_mutex_unlock(&sniff->lock);
 }
