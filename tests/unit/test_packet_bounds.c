@@ -208,6 +208,25 @@ test_udp_without_checksum(void **state)
     assert_false(wd_cksum_verify_ip(&core));
 }
 
+/* RFC 8200 8.1: IPv6 has no UDP without a checksum. */
+static void
+test_udp_without_checksum_over_ipv6(void **state)
+{
+    uint8_t packet[48] = {0x60, 0, 0, 0, 0, 8, 17, 64, [44] = 0, 8};
+    struct wd_packet core;
+    struct wd_sums sums;
+
+    (void)state;
+    assert_true(wd_packet_parse(packet, sizeof(packet), &core));
+    assert_int_equal(core.l4, WD_L4_UDP);
+    wd_cksum_verify(&core, true, &sums);
+    assert_true(!sums.ip && !sums.udp && !sums.tcp);
+    assert_true(wd_cksum_fill(packet, sizeof(packet), 0));
+    assert_int_not_equal(packet[46] | packet[47], 0);
+    wd_cksum_verify(&core, true, &sums);
+    assert_true(!sums.ip && sums.udp && !sums.tcp);
+}
+
 /* Where the sum comes out as 0, which means "none" in UDP, 0xFFFF is stored. */
 static void
 test_udp_sum_of_zero(void **state)
@@ -325,6 +344,7 @@ main(void)
         cmocka_unit_test(test_many_extensions),
         cmocka_unit_test(test_sum_of_any_length),
         cmocka_unit_test(test_udp_without_checksum),
+        cmocka_unit_test(test_udp_without_checksum_over_ipv6),
         cmocka_unit_test(test_udp_sum_of_zero),
         cmocka_unit_test(test_transport_not_all_there),
         cmocka_unit_test(test_excluded_bits_stay),
