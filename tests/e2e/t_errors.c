@@ -287,21 +287,6 @@ error_malformed_packet(void)
     CHECK_API(WinDivertClose(h));
 }
 
-/* Not offered yet: 50. */
-static void
-error_inbound_injection(void)
-{
-    HANDLE h = e2e_open(FILTER, 0, 0);
-    uint8_t packet[128];
-    UINT len = e2e_make_udp(packet, E2E_B4, 4000, E2E_A4, 5001, "some text", 9);
-    WINDIVERT_ADDRESS addr = e2e_new_outbound(false);
-
-    addr.Outbound = 0;
-    addr.Network.IfIdx = e2e_ifindex("a", "va");
-    CHECK_ERROR(WinDivertSend(h, packet, len, NULL, &addr), ERROR_NOT_SUPPORTED);
-    CHECK_API(WinDivertClose(h));
-}
-
 /* Impostor: the hop limit goes down by one, at zero the packet is refused. */
 static void
 error_impostor_ttl(void)
@@ -436,7 +421,6 @@ const struct e2e_test e2e_error_tests[] = {
     {"error_recv_only", error_recv_only, 0},
     {"error_send_only", error_send_only, 0},
     {"error_malformed_packet", error_malformed_packet, 0},
-    {"error_inbound_injection", error_inbound_injection, 0},
     {"error_impostor_ttl", error_impostor_ttl, 0},
     {"error_no_route", error_no_route, 0},
     {"error_descriptors_cloexec", error_descriptors_cloexec, 0},
