@@ -270,6 +270,12 @@ wd_asm_big_endian(struct wd_asm *a, int dst, int bits)
 }
 
 void
+wd_asm_little_endian(struct wd_asm *a, int dst, int bits)
+{
+    wd_asm_emit(a, make(BPF_ALU | BPF_END | BPF_TO_LE, dst, 0, 0, bits));
+}
+
+void
 wd_asm_load(struct wd_asm *a, int size, int dst, int src, int off)
 {
     wd_asm_emit(a, make(BPF_LDX | BPF_MEM | size, dst, src, off, 0));
@@ -308,7 +314,13 @@ wd_asm_exit(struct wd_asm *a)
 void
 wd_asm_jump(struct wd_asm *a, uint32_t label)
 {
-    jump(a, make(BPF_JMP | BPF_JA, 0, 0, 0, 0), label);
+    wd_asm_jump_code(a, BPF_JMP | BPF_JA, label);
+}
+
+void
+wd_asm_jump_code(struct wd_asm *a, int code, uint32_t label)
+{
+    jump(a, make(code, 0, 0, 0, 0), label);
 }
 
 void

@@ -63,6 +63,7 @@ void wd_asm_load_imm64(struct wd_asm *a, int dst, uint64_t imm); /* one instruct
 void wd_asm_load_map(struct wd_asm *a, int dst, int fd);
 void wd_asm_load_map_value(struct wd_asm *a, int dst, int fd, uint32_t off); /* address within an array's one value */
 void wd_asm_big_endian(struct wd_asm *a, int dst, int bits);                 /* to or from; 16 clears the rest */
+void wd_asm_little_endian(struct wd_asm *a, int dst, int bits);
 
 /* size: BPF_B, BPF_H, BPF_W, BPF_DW */
 void wd_asm_load(struct wd_asm *a, int size, int dst, int src, int off);
@@ -74,6 +75,7 @@ void wd_asm_call(struct wd_asm *a, int helper);
 void wd_asm_exit(struct wd_asm *a);
 
 void wd_asm_jump(struct wd_asm *a, uint32_t label);
+void wd_asm_jump_code(struct wd_asm *a, int code, uint32_t label); /* any code without operands */
 /* op: BPF_JEQ, BPF_JSET, ...; 64 bits (imm is sign-extended), or the lower 32 */
 void wd_asm_jump_if(struct wd_asm *a, int op, int dst, int src, uint32_t label);
 void wd_asm_jump_if_imm(struct wd_asm *a, int op, int dst, int32_t imm, uint32_t label);

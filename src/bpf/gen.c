@@ -8,6 +8,8 @@
 
 #include "gen_impl.h"
 
+#define PENDING_MAX 8000 /* conditional jumps in a row of which the verifier keeps the other way: 8,192 */
+
 /* ---- What the filter reads ---------------------------------------------- */
 
 static bool
@@ -25,7 +27,7 @@ need_field(struct wd_needs *needs, uint8_t field)
     case WD_F_RANDOM8:
     case WD_F_RANDOM16:
     case WD_F_RANDOM32:
-        needs->random = needs->time = needs->transport = true;
+        needs->random = needs->time = needs->ip6_addr = needs->transport = true;
         break;
     case WD_F_TIMESTAMP:
         needs->time = true;
@@ -45,13 +47,14 @@ need_field(struct wd_needs *needs, uint8_t field)
         needs->remote_port = needs->transport = true;
         break;
     case WD_F_LOCALADDR:
-        needs->local_addr = true;
+        needs->local_addr = needs->ip6_addr = true;
         break;
     case WD_F_REMOTEADDR:
-        needs->remote_addr = true;
+        needs->remote_addr = needs->ip6_addr = true;
         break;
-    case WD_F_IMPOSTOR:
-        needs->impostor = true;
+    case WD_F_IPV6_SRCADDR:
+    case WD_F_IPV6_DSTADDR:
+        needs->ip6_addr = true;
         break;
     default:
         break;
@@ -168,7 +171,7 @@ gen_begin(struct wd_gen *g)
 }
 
 static void
-gen_end(struct wd_gen *g)
+gen_match(struct wd_gen *g)
 {
     wd_asm_bind(&g->a, g->accept);
     wd_gen_count(g, WD_COUNT_MATCHED);
@@ -178,6 +181,13 @@ gen_end(struct wd_gen *g)
         wd_asm_mov_imm(&g->a, R0, 1);
         wd_asm_exit(&g->a);
     }
+}
+
+static void
+gen_end(struct wd_gen *g)
+{
+    if (g->matches)
+        gen_match(g);
     wd_asm_bind(&g->a, g->reject);
     wd_asm_mov_imm(&g->a, R0, 0);
     wd_asm_exit(&g->a);
@@ -185,16 +195,48 @@ gen_end(struct wd_gen *g)
 
 /* ---- The whole ---------------------------------------------------------- */
 
+/* What tests read that is not in the headers as it is. */
 static void
+gen_derived(struct wd_gen *g)
+{
+    bool outbound = g->opts->hook == WD_HOOK_LOCAL_OUT;
+
+    if (g->needs.time)
+        wd_gen_time(g);
+    if (g->needs.random)
+        wd_gen_random(g);
+    if (g->needs.local_addr)
+        wd_gen_address(g, outbound, SP_LOCAL);
+    if (g->needs.remote_addr)
+        wd_gen_address(g, !outbound, SP_REMOTE);
+    if (g->needs.local_port)
+        wd_gen_port(g, outbound, SP_LPORT);
+    if (g->needs.remote_port)
+        wd_gen_port(g, !outbound, SP_RPORT);
+}
+
+static int
 gen_program(struct wd_gen *g)
 {
+    int error;
+
     wd_asm_init(&g->a);
     g->accept = wd_asm_label(&g->a);
     g->reject = wd_asm_label(&g->a);
-    gen_begin(g);
-    if (g->prog->start == WD_REJECT)
-        wd_asm_jump(&g->a, g->reject);
+    if (g->prog->start != WD_REJECT) {
+        gen_begin(g);
+        wd_gen_parse(g);
+        gen_derived(g);
+    }
+    error = wd_gen_tests(g);
     gen_end(g);
+    return error ? error : g->a.error;
+}
+
+static const char *
+explain(int error)
+{
+    return error == -ENOMEM ? "out of memory" : error == -E2BIG ? "too long" : "internal error";
 }
 
 int
@@ -205,12 +247,16 @@ wd_gen(const struct wd_prog *prog, const struct wd_gen_opts *opts, struct wd_cod
 
     if (error)
         return error;
-    if (prog->start < WD_REJECT)
-        return wd_error_set(err, -EOPNOTSUPP, NULL, "filter program: tests");
-    gen_program(&g);
-    error = wd_asm_finish(&g.a, &ret_code->insns, &ret_code->count);
+    error = gen_program(&g);
+    if (!error && g.a.jumps > PENDING_MAX) {
+        wd_asm_free(&g.a);
+        g.far = true;
+        error = gen_program(&g);
+    }
+    if (!error)
+        error = wd_asm_finish(&g.a, &ret_code->insns, &ret_code->count);
     wd_asm_free(&g.a);
-    return error ? wd_error_set(err, error, NULL, "generate a filter program: error %d", -error) : 0;
+    return error ? wd_error_set(err, error, NULL, "generate a filter program: %s", explain(error)) : 0;
 }
 
 void

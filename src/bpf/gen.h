@@ -74,7 +74,7 @@ struct wd_gen_opts {
     uint32_t inject_magic;  /* skb->hash of packets injected inbound and into the forward path; 0: none are */
     int counters_fd;        /* map of enum wd_counter; -1: do not count */
     int ring_fd;            /* SNIFF: the ring buffer map */
-    bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 256 IPv6
+    bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 32 IPv6
                                extension headers do not match */
     uint64_t fixed_time_ns; /* tests: use this instead of the clock; 0: the clock */
 };

@@ -37,6 +37,9 @@ enum wd_stack {
     SP_WALK = -122,   /* what the header walk has found so far, WALK_x */
     SP_TAGGED = -123, /* the packet carries the tag of an injection: 2, else 1 */
     SP_BYTES = -136,  /* one element of an array, or an extension header */
+    SP_ROUND = -144,  /* count of the header walk */
+    SP_HIDE = -148,   /* 4 bytes: what goes through here is unknown to the verifier */
+    SP_LANES = -216,  /* 8 words of the hash */
 };
 
 /* Info word: one bit for the class of the packet, and some more. */
@@ -49,6 +52,10 @@ enum wd_info {
     INFO_IP6_TCP = 1 << 5,
     INFO_IP6_UDP = 1 << 6,
     INFO_IP6_ICMP6 = 1 << 7,
+    INFO_IP4 = 0x0F,
+    INFO_IP6 = 0xF0,
+    INFO_TCP = INFO_IP4_TCP | INFO_IP6_TCP,
+    INFO_UDP = INFO_IP4_UDP | INFO_IP6_UDP,
     INFO_CLASSES = 0xFF,
     INFO_FRAGMENT = 1 << 8,
     INFO_NEVER = 1 << 15, /* always 0, which the verifier cannot know */
@@ -57,7 +64,8 @@ enum wd_info {
 /* What the program has to find out before the first test. */
 struct wd_needs {
     bool transport; /* everything behind the IP header */
-    bool time, random, local_addr, remote_addr, local_port, remote_port, impostor;
+    bool ip6_addr;  /* more than the first 20 bytes of an IPv6 header */
+    bool time, random, local_addr, remote_addr, local_port, remote_port;
 };
 
 struct wd_gen {
@@ -66,11 +74,15 @@ struct wd_gen {
     const struct wd_gen_opts *opts;
     struct wd_needs needs;
     bool far;                /* many jumps: see gen_test.c */
+    bool matches;            /* some test leads to `accept`: else nothing may be there */
     uint32_t accept, reject; /* labels */
 };
 
 /* Parser and what is computed from the headers. */
 void wd_gen_parse(struct wd_gen *g);
+/* An address as 128 bits, a port as 16 bits, to the stack; source or destination. */
+void wd_gen_address(struct wd_gen *g, bool source, int stack_off);
+void wd_gen_port(struct wd_gen *g, bool source, int stack_off);
 /* Current time to SP_TIME. */
 void wd_gen_time(struct wd_gen *g);
 /* HashPacket to SP_RANDOM. */

@@ -108,6 +108,42 @@ gen_wakeup(struct wd_gen *g)
     wd_asm_alu_imm(a, BPF_ADD, R2, 1);
 }
 
+static void
+gen_add(struct wd_gen *g, enum wd_counter counter, int32_t amount)
+{
+    wd_asm_load_map_value(&g->a, R1, g->opts->counters_fd, counter * sizeof(uint64_t));
+    wd_asm_mov_imm(&g->a, R2, amount);
+    wd_asm_atomic(&g->a, BPF_DW, BPF_ADD | BPF_FETCH, R1, 0, R2);
+}
+
+/* Takes one of the LIMIT places for unread records, or gives up. */
+static void
+gen_take_place(struct wd_gen *g)
+{
+    struct wd_asm *a = &g->a;
+    uint32_t room = wd_asm_label(a);
+
+    if (g->opts->counters_fd < 0)
+        return;
+    gen_add(g, WD_COUNT_WRITTEN, 1);
+    wd_asm_load_map_value(a, R1, g->opts->counters_fd, 0);
+    wd_asm_load(a, BPF_DW, R3, R1, WD_COUNT_TAKEN * sizeof(uint64_t));
+    wd_asm_load(a, BPF_DW, R4, R1, WD_COUNT_LIMIT * sizeof(uint64_t));
+    wd_asm_alu(a, BPF_SUB, R2, R3);
+    wd_asm_jump_if(a, BPF_JLT, R2, R4, room);
+    gen_add(g, WD_COUNT_WRITTEN, -1);
+    wd_gen_count(g, WD_COUNT_TOO_MANY);
+    wd_asm_jump(a, g->reject);
+    wd_asm_bind(a, room);
+}
+
+static void
+gen_return_place(struct wd_gen *g)
+{
+    if (g->opts->counters_fd >= 0)
+        gen_add(g, WD_COUNT_WRITTEN, -1);
+}
+
 void
 wd_gen_sniff(struct wd_gen *g)
 {
@@ -116,6 +152,7 @@ wd_gen_sniff(struct wd_gen *g)
 
     if (!g->needs.time)
         wd_gen_time(g);
+    gen_take_place(g);
     gen_lengths(g);
     gen_reserve(g);
     wd_asm_jump_if_imm(a, BPF_JEQ, R0, 0, full);
@@ -136,7 +173,9 @@ wd_gen_sniff(struct wd_gen *g)
     wd_asm_mov(a, R1, R9);
     wd_asm_mov_imm(a, R2, BPF_RB_NO_WAKEUP);
     wd_asm_call(a, BPF_FUNC_ringbuf_discard);
+    gen_return_place(g);
     wd_asm_jump(a, g->reject);
     wd_asm_bind(a, full);
+    gen_return_place(g);
     wd_gen_count(g, WD_COUNT_RING_FULL);
 }

@@ -8,7 +8,10 @@
 #include <unistd.h>
 
 #define LOG_SIZE (1 << 20)
-#define LOG_SHOWN 360 /* bytes of the end of the log that go into an error text */
+#define ETHERNET_LEN 14
+#define EXPERIMENTAL_TYPE 0x88B5 /* IEEE 802: for local experiments */
+#define JCOND 0xE0               /* not in older headers */
+#define LOG_SHOWN 360            /* bytes of the end of the log that go into an error text */
 
 static int
 sys_bpf(enum bpf_cmd cmd, union bpf_attr *attr)
@@ -105,20 +108,51 @@ wd_bpf_map(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t
     return 0;
 }
 
+bool
+wd_bpf_can_loop(void)
+{
+    const struct bpf_insn insns[] = {
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0},
+        {.code = BPF_JMP | JCOND, .off = 1}, /* may_goto: out */
+        {.code = BPF_JMP | BPF_JA, .off = -2},
+        {.code = BPF_JMP | BPF_EXIT},
+    };
+    union bpf_attr attr = {0};
+    int fd;
+
+    attr.prog_type = BPF_PROG_TYPE_SOCKET_FILTER;
+    attr.insns = (uintptr_t)insns;
+    attr.insn_cnt = sizeof(insns) / sizeof(insns[0]);
+    attr.license = (uintptr_t) "GPL";
+    put_name(attr.prog_name, "wd_probe");
+    fd = try_load(&attr);
+    if (fd >= 0)
+        close(fd);
+    return fd >= 0;
+}
+
 int
 wd_bpf_test_run(int prog_fd, const void *data, size_t len, const void *ctx, size_t ctx_len, uint32_t *ret_value,
                 struct wd_error *err)
 {
+    uint8_t *frame = calloc(1, ETHERNET_LEN + len);
     union bpf_attr attr = {0};
     int error;
 
+    if (!frame)
+        return wd_error_set(err, -ENOMEM, NULL, "test run: %s", strerror(ENOMEM));
+    frame[ETHERNET_LEN - 2] = EXPERIMENTAL_TYPE >> 8; /* not IP: the kernel is not to look into it */
+    frame[ETHERNET_LEN - 1] = EXPERIMENTAL_TYPE & 0xFF;
+    if (len)
+        memcpy(frame + ETHERNET_LEN, data, len);
     attr.test.prog_fd = (uint32_t)prog_fd;
-    attr.test.data_in = (uintptr_t)data;
-    attr.test.data_size_in = (uint32_t)len;
+    attr.test.data_in = (uintptr_t)frame;
+    attr.test.data_size_in = (uint32_t)(ETHERNET_LEN + len);
     attr.test.ctx_in = (uintptr_t)ctx;
     attr.test.ctx_size_in = (uint32_t)ctx_len;
     attr.test.repeat = 1;
     error = sys_bpf(BPF_PROG_TEST_RUN, &attr);
+    free(frame);
     if (error < 0)
         return wd_error_set(err, error, NULL, "test run: %s", strerror(-error));
     *ret_value = attr.test.retval;

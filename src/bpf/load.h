@@ -5,6 +5,7 @@
 #define WD_BPF_LOAD_H
 
 #include <linux/bpf.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,8 +23,17 @@ int wd_bpf_load(enum bpf_prog_type type, const struct bpf_insn *insns, size_t co
 int wd_bpf_map(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t entries,
                uint32_t flags, int *ret_fd, struct wd_error *err);
 
-/* BPF_PROG_TEST_RUN: packet includes a 14-byte Ethernet header for SOCKET_FILTER programs on the kernels that want
- * it. */
+/* Whether the kernel takes programs with loops that it does not count (may_goto, Linux 6.9): tried with one. */
+bool wd_bpf_can_loop(void);
+
+/*
+ * BPF_PROG_TEST_RUN of a SOCKET_FILTER program on a packet that begins with its
+ * IP header, as the program finds it at a netfilter hook.  (The kernel takes
+ * frames; it strips the Ethernet header, which is put in front here.)
+ * ctx: a struct __sk_buff with what the kernel lets a test choose (priority,
+ * mark, cb, ifindex), the rest 0; NULL: none.  -EINVAL: an empty packet or one
+ * over a page, which the kernel refuses.
+ */
 int wd_bpf_test_run(int prog_fd, const void *data, size_t len, const void *ctx, size_t ctx_len, uint32_t *ret_value,
                     struct wd_error *err);
 
