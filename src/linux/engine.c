@@ -303,7 +303,7 @@ open_inject(struct wd_handle *handle, struct wd_error *err)
 {
     if ((handle->flags & WINDIVERT_FLAG_RECV_ONLY) && !is_divert(handle))
         return 0;
-    return wd_inject_open(&handle->inject, handle->priority, wd_ruleset_enable_inbound(handle->rules), err);
+    return wd_inject_open(&handle->inject, handle->priority, handle->rules, err);
 }
 
 static int

@@ -26,10 +26,11 @@
 #define ATTACH_BEFORE 8      /* BPF_F_BEFORE: ahead of every other program */
 #define NEXT (-1)            /* TCX_NEXT: none of ours */
 
-uint32_t
-wd_inbound_magic(void)
+/* FNV-1a of the boot id. */
+static uint32_t
+boot_hash(void)
 {
-    uint32_t hash = 2166136261u; /* FNV-1a of the boot id */
+    uint32_t hash = 2166136261u;
     char id[64];
     int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
     ssize_t len = fd < 0 ? 0 : read(fd, id, sizeof(id));
@@ -39,6 +40,26 @@ wd_inbound_magic(void)
     for (ssize_t i = 0; i < len; i++)
         hash = (hash ^ (uint8_t)id[i]) * 16777619u;
     return hash ? hash : 1;
+}
+
+uint32_t
+wd_inbound_magic(void)
+{
+    static _Atomic uint32_t magic;
+
+    if (!magic)
+        magic = boot_hash();
+    return magic;
+}
+
+void
+wd_inbound_mac(uint8_t mac[WD_INBOUND_MAC_LEN])
+{
+    uint32_t magic = wd_inbound_magic();
+
+    mac[0] = 0x56; /* locally administered, unicast */
+    mac[1] = 0x44;
+    memcpy(mac + 2, &magic, sizeof(magic));
 }
 
 /* ---- The program on lo -------------------------------------------------- */
@@ -69,11 +90,9 @@ load_program(int *ret_fd, struct wd_error *err)
         LOAD(8, mark),
         MOV_IMM(2, 0),
         STORE(mark, 2),
-        INSN(BPF_ALU | BPF_AND | BPF_K, 7, 0, 0, 0x000FFFF0),
-        MOV(2, 7),
-        INSN(BPF_ALU | BPF_OR | BPF_K, 2, 0, 0, (int32_t)WD_TAG_SO_PRIORITY),
         STORE(priority, 2),
         INSN(BPF_ALU | BPF_RSH | BPF_K, 7, 0, 0, 4),
+        INSN(BPF_ALU | BPF_AND | BPF_K, 7, 0, 0, 0xFFFF),
         STORE(tc_index, 7),
         MOV(1, 6),
         MOV_IMM(2, (int32_t)wd_inbound_magic()),
@@ -196,7 +215,6 @@ wd_inbound_send(int fd, const struct wd_packet *packet, uint32_t ifindex)
 
     if (error)
         return error;
-    memcpy(eth.h_source, eth.h_dest, ETH_ALEN);
-    eth.h_source[ETH_ALEN - 1] ^= 1;
+    wd_inbound_mac(eth.h_source);
     return send_frame(fd, &eth, packet, ifindex);
 }

@@ -8,9 +8,9 @@
  * The program knows our packets by a priority that needs privilege to set, and
  * finds the target in the mark, which it wipes.  It leaves the tags by which
  * every process knows injected packets: skb->hash = magic and skb->tc_index =
- * level of the handle's priority, which survive everywhere, and the priority of
- * packets injected outbound, which lasts to LOCAL_IN.  The link that attaches
- * the program dies with the process.
+ * level of the handle's priority.  The link that attaches the program dies with
+ * the process.  NFQUEUE tells neither tag, but the sender's hardware address:
+ * ours says that a packet was injected.
  */
 #ifndef WD_LINUX_INBOUND_H
 #define WD_LINUX_INBOUND_H
@@ -22,6 +22,10 @@
 
 /* The same for all processes of this boot; never 0. */
 uint32_t wd_inbound_magic(void);
+
+/* The hardware address that injected packets come from: locally administered, with the magic in it. */
+#define WD_INBOUND_MAC_LEN 6
+void wd_inbound_mac(uint8_t mac[WD_INBOUND_MAC_LEN]);
 
 /* Attaches the program to lo of the calling thread's network namespace (Linux 6.6).  The descriptor is its life. */
 int wd_inbound_attach(int *ret_link_fd, struct wd_error *err);

@@ -42,15 +42,15 @@ open_family(int family, uint32_t tag)
 }
 
 int
-wd_inject_open(struct wd_inject *inject, int16_t priority, bool inbound, struct wd_error *err)
+wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *rules, struct wd_error *err)
 {
     uint32_t tag = WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(priority) << 4;
 
     inject->fd4 = open_family(AF_INET, tag);
     inject->fd6 = open_family(AF_INET6, tag);
+    inject->rules = rules;
     inject->fd_in = -1;
-    if (inbound)
-        wd_inbound_socket(priority, &inject->fd_in, NULL);
+    wd_inbound_socket(priority, &inject->fd_in, NULL);
     if (inject->fd4 < 0 && inject->fd6 < 0) {
         int error = inject->fd4;
 
@@ -111,7 +111,7 @@ wd_inject_inbound(const struct wd_inject *inject, const struct wd_packet *packet
 {
     if (ifindex == LOOPBACK_IFINDEX)
         return wd_inject_outbound(inject, packet, ifindex);
-    if (inject->fd_in < 0)
+    if (inject->fd_in < 0 || wd_ruleset_enable_inbound(inject->rules) < 0)
         return -EOPNOTSUPP;
     return wd_inbound_send(inject->fd_in, packet, ifindex);
 }

@@ -3,22 +3,20 @@
 #ifndef WD_LINUX_INJECT_H
 #define WD_LINUX_INJECT_H
 
-#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/error.h"
 #include "core/packet.h"
+#include "linux/ruleset.h"
 
 struct wd_inject {
-    int fd4, fd6; /* raw sockets; -1 where the family is not available */
-    int fd_in;    /* packet socket of inbound.h; -1: not available */
+    int fd4, fd6;             /* raw sockets; -1 where the family is not available */
+    int fd_in;                /* packet socket of inbound.h; -1: not available */
+    struct wd_ruleset *rules; /* that the inbound way is attached with */
 };
 
-/*
- * Sockets whose packets carry the tag of this handle priority (SO_PRIORITY).
- * inbound: the program of inbound.h is attached in this namespace.
- */
-int wd_inject_open(struct wd_inject *inject, int16_t priority, bool inbound, struct wd_error *err);
+/* Sockets in the namespace of the ruleset, whose packets carry the tag of this handle priority. */
+int wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *rules, struct wd_error *err);
 void wd_inject_close(struct wd_inject *inject);
 
 /*

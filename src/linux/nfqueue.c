@@ -173,6 +173,7 @@ static void
 parse_attr(const struct nlattr *attr, struct wd_nfq_packet *packet)
 {
     const struct nfqnl_msg_packet_hdr *hdr;
+    const struct nfqnl_msg_packet_hw *hw;
     uint32_t info;
 
     switch (mnl_attr_get_type(attr)) {
@@ -192,6 +193,11 @@ parse_attr(const struct nlattr *attr, struct wd_nfq_packet *packet)
         break;
     case NFQA_IFINDEX_OUTDEV:
         packet->outdev = ntohl(mnl_attr_get_u32(attr));
+        break;
+    case NFQA_HWADDR:
+        hw = mnl_attr_get_payload(attr);
+        if (hw->hw_addrlen == htons(6))
+            packet->hw_source = hw->hw_addr;
         break;
     case NFQA_CAP_LEN:
         packet->len = ntohl(mnl_attr_get_u32(attr));

@@ -30,8 +30,9 @@ struct wd_nfq_packet {
     uint32_t mark;
     uint32_t priority; /* skb->priority; 0 where the kernel does not tell */
     uint32_t indev, outdev;
-    uint32_t len;     /* of the packet in the kernel */
-    uint32_t cap_len; /* bytes of payload here: less only past 65,531 */
+    const uint8_t *hw_source; /* inbound: 6 bytes of the sender's hardware address, in the message; or NULL */
+    uint32_t len;             /* of the packet in the kernel */
+    uint32_t cap_len;         /* bytes of payload here: less only past 65,531 */
     uint8_t *payload;
     uint8_t hook; /* NF_INET_x */
     bool gso;

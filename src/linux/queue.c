@@ -210,7 +210,8 @@ slot_fill(struct wd_queue *queue, struct wd_slot *slot, const struct wd_nfq_pack
     slot->ifindex = slot->outbound ? nfq->outdev : nfq->indev;
     slot->loopback = slot->ifindex == LOOPBACK_IFINDEX;
     slot->csum_not_ready = nfq->csum_not_ready;
-    slot->impostor = (nfq->priority & WD_TAG_SO_PRIORITY_MASK) == WD_TAG_SO_PRIORITY;
+    slot->impostor = (nfq->priority & WD_TAG_SO_PRIORITY_MASK) == WD_TAG_SO_PRIORITY ||
+                     (nfq->hw_source && memcmp(nfq->hw_source, queue->inbound_mac, WD_INBOUND_MAC_LEN) == 0);
     return true;
 }
 
@@ -519,6 +520,7 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     queue->limits = *limits;
     queue->nfq.fd = -1;
     queue->kick_fd = -1;
+    wd_inbound_mac(queue->inbound_mac);
     queue->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (queue->wake_fd < 0)
         error = wd_error_set(err, -errno, "raise the limit of open files (ulimit -n)", "open an eventfd: %s",

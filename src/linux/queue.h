@@ -23,6 +23,7 @@
 
 #include "api/engine.h"
 #include "core/prog.h"
+#include "linux/inbound.h"
 #include "linux/inject.h"
 #include "linux/nfqueue.h"
 #include "linux/slot.h"
@@ -51,6 +52,7 @@ struct wd_queue {
     const struct wd_prog *exact; /* evaluated here where the kernel's program is coarser; NULL: it is exact */
     struct wd_inject *inject;
     uint64_t tag; /* of the handle, in every address */
+    uint8_t inbound_mac[WD_INBOUND_MAC_LEN];
     struct wd_queue_limits limits;
 
     struct wd_slot_pool pool;

@@ -2,6 +2,7 @@
 #include "ruleset.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <libmnl/libmnl.h>
 #include <libnftnl/chain.h>
@@ -16,6 +17,9 @@
 #include <linux/netfilter/xt_NFQUEUE.h>
 #include <linux/netfilter/xt_bpf.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,7 +53,10 @@ struct wd_ruleset {
     unsigned int refs;
     struct mnl_socket *nl; /* owns the table */
     uint32_t seq;
-    int inbound_fd; /* link of the program for inbound injection; -1: not asked for, or no tcx */
+    int netns_fd;   /* the namespace */
+    int inbound_fd; /* link of the program for inbound injection, once inbound_ready */
+    int inbound_error;
+    atomic_bool inbound_ready;
     unsigned int chain_count;
     char table[32];
     struct wd_chain *chains;
@@ -383,6 +390,15 @@ drain(struct mnl_socket *nl)
         ;
 }
 
+static void
+close_netns(struct wd_ruleset *rules)
+{
+    if (rules->inbound_fd >= 0)
+        close(rules->inbound_fd);
+    if (rules->netns_fd >= 0)
+        close(rules->netns_fd);
+}
+
 static int
 ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
 {
@@ -397,6 +413,7 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
     rules->seq = (uint32_t)time(NULL);
     rules->refs = 1;
     rules->inbound_fd = -1;
+    rules->netns_fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
     snprintf(rules->table, sizeof(rules->table), "wd-%d-%u", getpid(), tables_made++);
     error = owner_socket(&rules->nl);
     if (!error) {
@@ -408,6 +425,7 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
             mnl_socket_close(rules->nl);
     }
     if (error) {
+        close_netns(rules);
         free(rules);
         return error;
     }
@@ -474,8 +492,7 @@ wd_ruleset_put(struct wd_ruleset *rules)
     if (!rules)
         return;
     mnl_socket_close(rules->nl); /* the table goes with it */
-    if (rules->inbound_fd >= 0)
-        close(rules->inbound_fd);
+    close_netns(rules);
     while (rules->chains) {
         struct wd_chain *next = rules->chains->next;
 
@@ -490,24 +507,68 @@ wd_ruleset_forget_all(void)
 {
     for (struct wd_ruleset *rules = rulesets; rules; rules = rules->next) {
         close(mnl_socket_get_fd(rules->nl));
-        if (rules->inbound_fd >= 0)
-            close(rules->inbound_fd);
+        close_netns(rules);
     }
     rulesets = NULL;
     pthread_mutex_init(&rulesets_lock, NULL);
 }
 
-bool
+/* A thread may have moved to another namespace since the open: a short-lived one goes back there. */
+static void *
+attach_inside(void *arg)
+{
+    struct wd_ruleset *rules = arg;
+
+    if (setns(rules->netns_fd, CLONE_NEWNET) < 0)
+        rules->inbound_error = -errno;
+    else
+        rules->inbound_error = wd_inbound_attach(&rules->inbound_fd, NULL);
+    return NULL;
+}
+
+static int
+attach_outside(struct wd_ruleset *rules)
+{
+    sigset_t all, old;
+    pthread_t thread;
+    int error;
+
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    error = pthread_create(&thread, NULL, attach_inside, rules);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (error)
+        return -error;
+    pthread_join(thread, NULL);
+    return rules->inbound_error;
+}
+
+static int
+attach_locked(struct wd_ruleset *rules)
+{
+    struct stat netns;
+
+    if (stat("/proc/thread-self/ns/net", &netns) < 0 || netns.st_dev != rules->netns_dev ||
+        netns.st_ino != rules->netns_ino)
+        return attach_outside(rules);
+    return wd_inbound_attach(&rules->inbound_fd, NULL);
+}
+
+int
 wd_ruleset_enable_inbound(struct wd_ruleset *rules)
 {
-    bool enabled;
+    int error = 0;
 
+    if (atomic_load_explicit(&rules->inbound_ready, memory_order_acquire))
+        return 0;
     pthread_mutex_lock(&rulesets_lock);
-    if (rules->inbound_fd < 0 && wd_inbound_attach(&rules->inbound_fd, NULL) < 0)
-        rules->inbound_fd = -1;
-    enabled = rules->inbound_fd >= 0;
+    if (!rules->inbound_ready) {
+        error = attach_locked(rules);
+        if (!error)
+            atomic_store_explicit(&rules->inbound_ready, true, memory_order_release);
+    }
     pthread_mutex_unlock(&rulesets_lock);
-    return enabled;
+    return error;
 }
 
 /* ---- Chains of handles -------------------------------------------------- */

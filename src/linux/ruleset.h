@@ -12,7 +12,6 @@
 #ifndef WD_LINUX_RULESET_H
 #define WD_LINUX_RULESET_H
 
-#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -45,10 +44,11 @@ int wd_ruleset_get(struct wd_ruleset **ret_rules, struct wd_error *err);
 void wd_ruleset_put(struct wd_ruleset *rules);
 
 /*
- * Makes inbound injection possible in this namespace, which is the calling
- * thread's: attaches the program of inbound.h, once.  False: the kernel cannot.
+ * Makes inbound injection possible in the ruleset's network namespace: attaches
+ * the program of inbound.h, once (which waits for an RCU grace period, so only
+ * when it is needed).  From any thread.  0, or why not.
  */
-bool wd_ruleset_enable_inbound(struct wd_ruleset *rules);
+int wd_ruleset_enable_inbound(struct wd_ruleset *rules);
 
 /*
  * Takes a chain for (hook, priority of the handle) out of the pool, or makes
