@@ -46,8 +46,8 @@ extern const struct e2e_test e2e_death_tests[];
 extern const struct e2e_test e2e_error_tests[];
 extern const struct e2e_test e2e_filter_tests[];
 extern const struct e2e_test e2e_inject_tests[];
+extern const struct e2e_test e2e_send_tests[];
 extern const struct e2e_test e2e_checksum_tests[];
-extern const struct e2e_test e2e_inject_tests[];
 extern const struct e2e_test e2e_coexist_tests[];
 
 #define E2E_A4 "10.77.0.1"

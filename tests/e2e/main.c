@@ -19,9 +19,9 @@
 #define DEFAULT_LIMIT_S 30
 
 static const struct e2e_test *const tables[] = {
-    e2e_ground_tests, e2e_divert_tests,   e2e_change_tests,   e2e_drop_tests,    e2e_sniff_tests, e2e_loopback_tests,
-    e2e_batch_tests,  e2e_shutdown_tests, e2e_priority_tests, e2e_hold_tests,    e2e_death_tests, e2e_error_tests,
-    e2e_filter_tests, e2e_checksum_tests, e2e_inject_tests,   e2e_coexist_tests,
+    e2e_ground_tests, e2e_divert_tests,   e2e_change_tests,   e2e_drop_tests, e2e_sniff_tests,   e2e_loopback_tests,
+    e2e_batch_tests,  e2e_shutdown_tests, e2e_priority_tests, e2e_hold_tests, e2e_death_tests,   e2e_error_tests,
+    e2e_filter_tests, e2e_checksum_tests, e2e_inject_tests,   e2e_send_tests, e2e_coexist_tests,
 };
 
 static unsigned passed, failed, skipped;
@@ -204,7 +204,10 @@ lock_machine(void)
 {
     int fd = open("/tmp/.opendivert-e2e.lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 
-    if (fd >= 0 && flock(fd, LOCK_EX) < 0)
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return;
+    fprintf(stderr, "e2e: waiting for another run on this machine\n");
+    if (flock(fd, LOCK_EX) < 0)
         perror("e2e: lock");
 }
 

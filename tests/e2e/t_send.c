@@ -1,0 +1,203 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* New packets of all sizes, many of them, and second copies: each arrives once and is not seen by its sender. */
+#include "e2e.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#define PORT 5001
+#define COUNT 200
+
+static WINDIVERT_ADDRESS
+new_inbound(bool v6)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
+
+    addr.Outbound = 0;
+    addr.Network.IfIdx = e2e_ifindex("a", "va");
+    return addr;
+}
+
+static UINT
+make_numbered(uint8_t *packet, const char *src, const char *dst, unsigned size, uint32_t i)
+{
+    static uint8_t payload[65536];
+
+    e2e_datagram(payload, size, i);
+    return e2e_make_udp(packet, src, 4000, dst, PORT, payload, size);
+}
+
+static void
+expect_numbered(int rx, size_t size, uint32_t i)
+{
+    static uint8_t buf[65536], expect[65536];
+    ssize_t n = e2e_receive(rx, buf, sizeof(buf), 3000);
+
+    e2e_datagram(expect, size, i);
+    CHECK(n == (ssize_t)size && !memcmp(buf, expect, size), "datagram %u (%zu bytes): %s", i, size,
+          n < 0 ? "did not arrive" : "another one arrived");
+}
+
+static void
+many(const char *src, const char *dst, const char *receiver_ns, const WINDIVERT_ADDRESS *addr)
+{
+    static uint8_t packet[2048];
+    struct e2e_passer p = {.batch = 1};
+    int rx = e2e_udp_receiver(receiver_ns, dst, PORT);
+    int tx = e2e_udp_sender(*receiver_ns == 'a' ? "b" : "a", dst, PORT, 0);
+
+    p.handle = e2e_open("udp.DstPort == 5001", 0, 0);
+    e2e_pass_start(&p);
+    for (uint32_t i = 0; i < COUNT; i++) {
+        size_t size = e2e_size_unfragmented(i);
+        UINT len = make_numbered(packet, src, dst, (unsigned)size, i);
+
+        e2e_send_packet(p.handle, packet, len, addr);
+        expect_numbered(rx, size, i);
+    }
+    CHECK(e2e_stats(p.handle).Injected == COUNT, "%llu injected", (unsigned long long)e2e_stats(p.handle).Injected);
+    e2e_pass_stop(&p);
+    CHECK(p.received == 0, "the handle received %llu of its own packets", (unsigned long long)p.received);
+    e2e_marker(tx, rx);
+}
+
+static void
+send_new_out4(void)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(false);
+
+    many(E2E_A4, E2E_B4, "b", &addr);
+}
+
+static void
+send_new_out6(void)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(true);
+
+    many(E2E_A6, E2E_B6, "b", &addr);
+}
+
+/* A source address that is not ours. */
+static void
+send_new_out_foreign_source(void)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(false);
+
+    many("10.77.0.99", E2E_B4, "b", &addr);
+}
+
+static void
+send_new_in4(void)
+{
+    WINDIVERT_ADDRESS addr = new_inbound(false);
+
+    many(E2E_B4, E2E_A4, "a", &addr);
+}
+
+static void
+send_new_in6(void)
+{
+    WINDIVERT_ADDRESS addr = new_inbound(true);
+
+    many(E2E_B6, E2E_A6, "a", &addr);
+}
+
+/* Smaller and larger than the MTU, up to the largest. */
+static void
+sizes(const char *src, const char *dst, const WINDIVERT_ADDRESS *addr, const char *receiver_ns)
+{
+    static const unsigned list[] = {0, 1, 1400, 1472, 1473, 3000, 20000, 65507};
+    static uint8_t packet[E2E_PACKET_MAX];
+    int rx = e2e_udp_receiver(receiver_ns, dst, PORT);
+    HANDLE h = e2e_open("false", 0, 0);
+
+    for (uint32_t i = 0; i < sizeof(list) / sizeof(*list); i++) {
+        UINT len = make_numbered(packet, src, dst, list[i], i), sent;
+
+        CHECK(WinDivertSend(h, packet, len, &sent, addr), "%u bytes of payload: error %u: %s", list[i],
+              (unsigned)GetLastError(), WinDivertExtGetLastErrorText());
+        expect_numbered(rx, list[i], i);
+    }
+    CHECK_API(WinDivertClose(h));
+    CHECK(e2e_drain(rx) == 0, "more arrived than was sent");
+}
+
+static void
+send_sizes_out4(void)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(false);
+
+    sizes(E2E_A4, E2E_B4, &addr, "b");
+}
+
+static void
+send_sizes_out6(void)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(true);
+
+    sizes(E2E_A6, E2E_B6, &addr, "b");
+}
+
+static void
+send_sizes_in4(void)
+{
+    WINDIVERT_ADDRESS addr = new_inbound(false);
+
+    sizes(E2E_B4, E2E_A4, &addr, "a");
+}
+
+/* A diverted datagram sent back twice: the first is the return, the second a new packet. */
+static void
+copies(const char *handle_ns, const char *ip, size_t size)
+{
+    static uint8_t packet[E2E_PACKET_MAX];
+    int rx = e2e_udp_receiver("b", ip, PORT), tx = e2e_udp_sender("a", ip, PORT, 0);
+    WINDIVERT_ADDRESS addr;
+    HANDLE h;
+    UINT len;
+
+    e2e_enter(handle_ns);
+    h = e2e_open("udp", 0, 0);
+    CHECK_API(WinDivertExtSetParam(h, WINDIVERT_EXT_PARAM_HOLD_TIME, 2000));
+    CHECK(e2e_send(tx, size, 3), "send");
+    len = e2e_recv_packet(h, packet, &addr);
+    e2e_send_packet(h, packet, len, &addr);
+    expect_numbered(rx, size, 3);
+    e2e_send_packet(h, packet, len, &addr);
+    expect_numbered(rx, size, 3);
+    CHECK_API(WinDivertClose(h));
+    e2e_marker(tx, rx);
+}
+
+static void
+send_copy_in(void)
+{
+    copies("b", E2E_B4, 64);
+}
+
+static void
+send_copy_larger_than_mtu4(void)
+{
+    copies("a", E2E_B4, 4000);
+}
+
+static void
+send_copy_larger_than_mtu6(void)
+{
+    copies("a", E2E_B6, 4000);
+}
+
+const struct e2e_test e2e_send_tests[] = {
+    {"send_new_out4", send_new_out4, 0},
+    {"send_new_out6", send_new_out6, 0},
+    {"send_new_out_foreign_source", send_new_out_foreign_source, 0},
+    {"send_new_in4", send_new_in4, 0},
+    {"send_new_in6", send_new_in6, 0},
+    {"send_sizes_out4", send_sizes_out4, 0},
+    {"send_sizes_out6", send_sizes_out6, 0},
+    {"send_sizes_in4", send_sizes_in4, 0},
+    {"send_copy_in", send_copy_in, 0},
+    {"send_copy_larger_than_mtu4", send_copy_larger_than_mtu4, 0},
+    {"send_copy_larger_than_mtu6", send_copy_larger_than_mtu6, 0},
+    {NULL, NULL, 0},
+};
