@@ -31,6 +31,7 @@ test  cmd:clang-format           clang-format
 test  cmd:python3                python3
 test  cmd:g++                    g++
 test  cmd:x86_64-w64-mingw32-gcc gcc-mingw-w64-x86-64
+test  cmd:x86_64-w64-mingw32-g++ g++-mingw-w64-x86-64
 test  pc:cmocka                  libcmocka-dev
 test  cmd:ip                     iproute2
 test  cmd:nft                    nftables
