@@ -132,21 +132,30 @@ relay_one(struct wd_asm *a, struct wd_asm_fixup fixup, uint32_t round)
         patch(a, fixup.at, label->relay);
 }
 
+static void
+relay_all(struct wd_asm *a, uint32_t start)
+{
+    uint32_t round = a->count;
+
+    while (!a->error && a->resolved < a->fixup_count && a->fixups[a->resolved].at + RELAY_AGE < start)
+        relay_one(a, a->fixups[a->resolved++], round);
+}
+
 void
-wd_asm_relay(struct wd_asm *a)
+wd_asm_relay(struct wd_asm *a, bool falls)
 {
     uint32_t start = a->count;
 
     if (a->error || start < a->next_relay)
         return;
-    wd_asm_emit(a, (struct bpf_insn){.code = BPF_JMP | BPF_JA}); /* over the relays */
-    while (!a->error && a->resolved < a->fixup_count && a->fixups[a->resolved].at + RELAY_AGE < start)
-        relay_one(a, a->fixups[a->resolved++], start);
+    if (falls)
+        wd_asm_emit(a, (struct bpf_insn){.code = BPF_JMP | BPF_JA}); /* over the relays */
+    relay_all(a, start);
     if (a->error)
         return;
-    if (a->count == start + 1)
+    if (falls && a->count == start + 1)
         a->count = start;
-    else
+    else if (falls)
         patch(a, start, a->count);
     a->next_relay = a->count + RELAY_EVERY;
 }
@@ -326,20 +335,17 @@ wd_asm_jump_code(struct wd_asm *a, int code, uint32_t label)
 void
 wd_asm_jump_if(struct wd_asm *a, int op, int dst, int src, uint32_t label)
 {
-    a->jumps++;
     jump(a, make(BPF_JMP | op | BPF_X, dst, src, 0, 0), label);
 }
 
 void
 wd_asm_jump_if_imm(struct wd_asm *a, int op, int dst, int32_t imm, uint32_t label)
 {
-    a->jumps++;
     jump(a, make(BPF_JMP | op | BPF_K, dst, 0, 0, imm), label);
 }
 
 void
 wd_asm_jump32_if_imm(struct wd_asm *a, int op, int dst, uint32_t imm, uint32_t label)
 {
-    a->jumps++;
     jump(a, make(BPF_JMP32 | op | BPF_K, dst, 0, 0, (int32_t)imm), label);
 }

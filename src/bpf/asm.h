@@ -21,7 +21,6 @@ struct wd_asm {
     int error; /* 0, -ENOMEM, -E2BIG (program or jump too long), -EINVAL (misuse) */
     struct bpf_insn *insns;
     uint32_t count, room, max;
-    uint32_t jumps; /* conditional ones */
     struct wd_asm_label *labels;
     uint32_t label_count, label_room;
     struct wd_asm_fixup *fixups; /* the jumps, in the order of the instructions */
@@ -43,12 +42,12 @@ uint32_t wd_asm_label(struct wd_asm *a);
 void wd_asm_bind(struct wd_asm *a, uint32_t label);
 uint32_t wd_asm_here(struct wd_asm *a); /* a new label, bound here */
 /*
- * To be called where execution may fall through, every few hundred
- * instructions at most: jumps reach 32,767 instructions, so a pending jump
- * that gets old is led over a relay, "ja label", placed here.  Emits nothing,
- * or a jump over the relays and those.
+ * To be called every few hundred instructions at most: jumps reach 32,767
+ * instructions, so a pending jump that gets old is led over a relay, "ja
+ * label", placed here.  falls: execution can come here from the instruction
+ * before, and is led around the relays.
  */
-void wd_asm_relay(struct wd_asm *a);
+void wd_asm_relay(struct wd_asm *a, bool falls);
 
 void wd_asm_emit(struct wd_asm *a, struct bpf_insn insn);
 

@@ -8,8 +8,6 @@
 
 #include "gen_impl.h"
 
-#define PENDING_MAX 8000 /* conditional jumps in a row of which the verifier keeps the other way: 8,192 */
-
 /* ---- What the filter reads ---------------------------------------------- */
 
 static bool
@@ -248,11 +246,6 @@ wd_gen(const struct wd_prog *prog, const struct wd_gen_opts *opts, struct wd_cod
     if (error)
         return error;
     error = gen_program(&g);
-    if (!error && g.a.jumps > PENDING_MAX) {
-        wd_asm_free(&g.a);
-        g.far = true;
-        error = gen_program(&g);
-    }
     if (!error)
         error = wd_asm_finish(&g.a, &ret_code->insns, &ret_code->count);
     wd_asm_free(&g.a);

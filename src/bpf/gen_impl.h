@@ -6,40 +6,39 @@
 #include "asm.h"
 #include "gen.h"
 
-/*
- * Registers that live through the program: r6 the packet (struct __sk_buff),
- * and behind the header parser r7 the info word, r8 the offset of the payload,
- * r9 where the packet ends (its IP length).  r0 to r5 are for anyone.
- */
+/* r6 is the packet (struct __sk_buff) all through the program; the parser says what it does with the others. */
 enum wd_reg { R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 };
 #define R_SKB R6
-#define R_INFO R7
-#define R_DATA R8
-#define R_END R9
 
 /*
- * The stack, from r10 down.  What comes from the packet is loaded from here
- * again for each test, and the info word is not on an 8-byte boundary: such
- * bytes are unknown to the verifier, so that it does not tell apart the ways
- * by which a test can be reached, and looks at each test once.
+ * The stack, from r10 down.  All that is known of the packet is here and is
+ * loaded again for each test: bytes that a helper wrote, or that were stored
+ * in parts of 8-byte words other than the first, are unknown to the verifier,
+ * whatever was compared before.  So it does not tell apart the ways by which a
+ * test can be reached, and looks at each test once; with registers the number
+ * of ways would double with every test.
  */
 enum wd_stack {
-    SP_IP = -40,      /* IPv4: 20 bytes, IPv6: 40 */
-    SP_L4 = -64,      /* the first 20 bytes of TCP, 8 of the others */
-    SP_TIME = -72,    /* ktime in ns */
-    SP_RANDOM = -80,  /* hash of the packet */
-    SP_LOCAL = -96,   /* localAddr, remoteAddr: high half, low half, in host order */
-    SP_REMOTE = -112, /* ... */
-    SP_INFO = -116,   /* 4 bytes */
-    SP_LPORT = -118,
-    SP_RPORT = -120,
-    SP_PROTOCOL = -121,
-    SP_WALK = -122,   /* what the header walk has found so far, WALK_x */
-    SP_TAGGED = -123, /* the packet carries the tag of an injection: 2, else 1 */
-    SP_BYTES = -136,  /* one element of an array, or an extension header */
-    SP_ROUND = -144,  /* count of the header walk */
-    SP_HIDE = -148,   /* 4 bytes: what goes through here is unknown to the verifier */
-    SP_LANES = -216,  /* 8 words of the hash */
+    SP_IP = -40,     /* IPv4: 20 bytes, IPv6: 40 */
+    SP_L4 = -64,     /* the first 20 bytes of TCP, 8 of the others */
+    SP_TIME = -72,   /* 8 bytes: ktime in ns */
+    SP_INFO = -76,   /* 4 bytes, INFO_x */
+    SP_WALK = -79,   /* what the header walk has found so far, WALK_x */
+    SP_TAGGED = -78, /* the packet carries the tag of an injection: 2, else 1 */
+    SP_PROTOCOL = -77,
+    SP_END = -84,   /* 4 bytes: where the packet ends (its IP length, cut to what is there) */
+    SP_RPORT = -86, /* 2 bytes each */
+    SP_LPORT = -90,
+    SP_DATA = -100,     /* 4 bytes: where the payload begins */
+    SP_RANDOM32 = -108, /* parts of the hash: 4 bytes, ... */
+    SP_RANDOM16 = -110,
+    SP_RANDOM8 = -111,
+    SP_LOCAL = -128, /* localAddr, remoteAddr: 16 bytes in network order */
+    SP_REMOTE = -144,
+    SP_BYTES = -152, /* one element of an array, or the beginning of an extension header */
+    SP_HIDE = -156,  /* 4 bytes: what goes through here is unknown to the verifier */
+    SP_ROUND = -168, /* 8 bytes: count of the header walk */
+    SP_LANES = -232, /* 8 words of the hash */
 };
 
 /* Info word: one bit for the class of the packet, and some more. */
@@ -73,19 +72,22 @@ struct wd_gen {
     const struct wd_prog *prog;
     const struct wd_gen_opts *opts;
     struct wd_needs needs;
-    bool far;                /* many jumps: see gen_test.c */
     bool matches;            /* some test leads to `accept`: else nothing may be there */
     uint32_t accept, reject; /* labels */
 };
 
 /* Parser and what is computed from the headers. */
 void wd_gen_parse(struct wd_gen *g);
+/* To label where one of the bits of the info word is set; r0 is lost. */
+void wd_gen_if_info(struct wd_gen *g, uint32_t bits, uint32_t label);
+/* dst = 0, of which the verifier does not know that it is. */
+void wd_gen_hidden_zero(struct wd_gen *g, int dst);
 /* An address as 128 bits, a port as 16 bits, to the stack; source or destination. */
 void wd_gen_address(struct wd_gen *g, bool source, int stack_off);
 void wd_gen_port(struct wd_gen *g, bool source, int stack_off);
 /* Current time to SP_TIME. */
 void wd_gen_time(struct wd_gen *g);
-/* HashPacket to SP_RANDOM. */
+/* HashPacket to SP_RANDOMx; needs SP_TIME. */
 void wd_gen_random(struct wd_gen *g);
 /* The tests, ending in jumps to accept and reject.  -ENOMEM or 0. */
 int wd_gen_tests(struct wd_gen *g);

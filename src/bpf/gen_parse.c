@@ -314,7 +314,7 @@ gen_transport(struct wd_gen *g)
     wd_asm_bind(a, done);
 }
 
-/* r3 -> r7 = the info word; r8 = payload, r9 = end. */
+/* r3 becomes the info word; where payload and packet end go to the stack. */
 static void
 gen_info(struct wd_gen *g)
 {
@@ -322,7 +322,8 @@ gen_info(struct wd_gen *g)
     uint32_t ip4 = wd_asm_label(a), whole = wd_asm_label(a);
 
     wd_asm_alu(a, BPF_ADD, R8, R4);
-    wd_asm_mov(a, R9, R7);
+    wd_asm_store(a, BPF_W, R10, SP_DATA, R8);
+    wd_asm_store(a, BPF_W, R10, SP_END, R7);
     wd_asm_load(a, BPF_B, R1, R10, SP_WALK);
     wd_asm_jump_if_imm(a, BPF_JSET, R1, WALK_IP4, ip4);
     wd_asm_alu_imm(a, BPF_LSH, R3, 4);
@@ -359,43 +360,50 @@ wd_gen_parse(struct wd_gen *g)
         gen_info(g);
     }
     wd_asm_store(a, BPF_W, R10, SP_INFO, R3);
-    wd_asm_load(a, BPF_W, R_INFO, R10, SP_INFO);
 }
 
 /* ---- Addresses and ports by direction ----------------------------------- */
 
-/* dst = 0, which the verifier does not know: any of the upper bits. */
-static void
-gen_hidden_zero(struct wd_gen *g, int dst)
+void
+wd_gen_hidden_zero(struct wd_gen *g, int dst)
 {
-    wd_asm_mov(&g->a, dst, R_INFO);
+    wd_asm_load(&g->a, BPF_W, dst, R10, SP_INFO);
     wd_asm_alu_imm(&g->a, BPF_AND, dst, INFO_NEVER);
-    wd_asm_alu_imm(&g->a, BPF_NEG, dst, 0);
+}
+
+void
+wd_gen_if_info(struct wd_gen *g, uint32_t bits, uint32_t label)
+{
+    wd_asm_load(&g->a, BPF_W, R0, R10, SP_INFO);
+    wd_asm_jump_if_imm(&g->a, BPF_JSET, R0, (int32_t)bits, label);
+}
+
+static void
+copy_word(struct wd_gen *g, int to, int from)
+{
+    wd_asm_load(&g->a, BPF_W, R1, R10, from);
+    wd_asm_store(&g->a, BPF_W, R10, to, R1);
 }
 
 void
 wd_gen_address(struct wd_gen *g, bool source, int stack_off)
 {
     struct wd_asm *a = &g->a;
-    int off6 = SP_IP + (source ? 8 : 24);
     uint32_t ip4 = wd_asm_label(a), done = wd_asm_label(a);
 
-    wd_asm_jump_if_imm(a, BPF_JSET, R_INFO, INFO_IP4, ip4);
-    wd_asm_load(a, BPF_DW, R1, R10, off6);
-    wd_asm_load(a, BPF_DW, R2, R10, off6 + 8);
-    wd_asm_big_endian(a, R1, 64);
-    wd_asm_big_endian(a, R2, 64);
+    wd_gen_if_info(g, INFO_IP4, ip4);
+    for (int i = 0; i < 16; i += 4)
+        copy_word(g, stack_off + i, SP_IP + (source ? 8 : 24) + i);
     wd_asm_jump(a, done);
     wd_asm_bind(a, ip4); /* ::ffff:a.b.c.d */
-    gen_hidden_zero(g, R1);
-    wd_asm_load(a, BPF_W, R2, R10, SP_IP + (source ? 12 : 16));
-    wd_asm_big_endian(a, R2, 32);
-    wd_asm_load_imm64(a, R3, UINT64_C(0xFFFF00000000));
-    wd_asm_alu(a, BPF_OR, R2, R3);
-    wd_asm_alu(a, BPF_XOR, R2, R1);
+    wd_gen_hidden_zero(g, R1);
+    wd_asm_store(a, BPF_W, R10, stack_off, R1);
+    wd_asm_store(a, BPF_W, R10, stack_off + 4, R1);
+    wd_asm_alu32_imm(a, BPF_OR, R1, 0xFFFF);
+    wd_asm_big_endian(a, R1, 32);
+    wd_asm_store(a, BPF_W, R10, stack_off + 8, R1);
+    copy_word(g, stack_off + 12, SP_IP + (source ? 12 : 16));
     wd_asm_bind(a, done);
-    wd_asm_store(a, BPF_DW, R10, stack_off, R1);
-    wd_asm_store(a, BPF_DW, R10, stack_off + 8, R2);
 }
 
 /* ICMP has no ports: its type stands for the source port, 0 for the other. */
@@ -405,10 +413,10 @@ wd_gen_port(struct wd_gen *g, bool source, int stack_off)
     struct wd_asm *a = &g->a;
     uint32_t ports = wd_asm_label(a), done = wd_asm_label(a);
 
-    wd_asm_jump_if_imm(a, BPF_JSET, R_INFO, INFO_TCP | INFO_UDP, ports);
-    gen_hidden_zero(g, R1);
+    wd_gen_if_info(g, INFO_TCP | INFO_UDP, ports);
+    wd_gen_hidden_zero(g, R1);
     if (source) {
-        wd_asm_jump_if_imm(a, BPF_JSET, R_INFO, INFO_IP4_OTHER | INFO_IP6_OTHER, done);
+        wd_gen_if_info(g, INFO_IP4_OTHER | INFO_IP6_OTHER, done);
         wd_asm_load(a, BPF_B, R1, R10, SP_L4);
     }
     wd_asm_jump(a, done);

@@ -86,8 +86,8 @@ gen_words_of_ip(struct wd_gen *g, bool ip6, uint32_t done)
     int shift = ip6 ? 4 : 0;
     uint32_t tcp = wd_asm_label(a), other = wd_asm_label(a);
 
-    wd_asm_jump_if_imm(a, BPF_JSET, R_INFO, INFO_IP4_TCP << shift, tcp);
-    wd_asm_jump_if_imm(a, BPF_JSET, R_INFO, INFO_IP4_OTHER << shift, other);
+    wd_gen_if_info(g, INFO_IP4_TCP << shift, tcp);
+    wd_gen_if_info(g, INFO_IP4_OTHER << shift, other);
     gen_words(g, ip6, 1);
     wd_asm_jump(a, done);
     wd_asm_bind(a, tcp);
@@ -109,7 +109,7 @@ gen_lanes(struct wd_gen *g)
     seed_lane(g, 0);
     copy_lane(g, BPF_DW, SP_IP, 1);
     copy_lane(g, BPF_DW, SP_IP + 8, 2);
-    wd_asm_jump_if_imm(a, BPF_JSET, R_INFO, INFO_IP6, ip6);
+    wd_gen_if_info(g, INFO_IP6, ip6);
     copy_lane(g, BPF_W, SP_IP + 16, 3);
     gen_words_of_ip(g, false, done);
     wd_asm_bind(a, ip6);
@@ -191,5 +191,9 @@ wd_gen_random(struct wd_gen *g)
     gen_avalanche(g, 33, P2);
     gen_avalanche(g, 29, P3);
     gen_avalanche(g, 32, 0);
-    wd_asm_store(a, BPF_DW, R10, SP_RANDOM, R0);
+    wd_asm_store(a, BPF_W, R10, SP_RANDOM32, R0);
+    wd_asm_alu_imm(a, BPF_RSH, R0, 32);
+    wd_asm_store(a, BPF_H, R10, SP_RANDOM16, R0);
+    wd_asm_alu_imm(a, BPF_RSH, R0, 16);
+    wd_asm_store(a, BPF_B, R10, SP_RANDOM8, R0);
 }

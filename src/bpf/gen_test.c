@@ -10,11 +10,12 @@
  * A value stays in its register for the next test only where that one is
  * reached from this one alone.
  *
- * Order of verification: the verifier follows the fall-through first and keeps
- * the other way for later, up to 8,192 of them.  A chain "jump if equal to
- * accept; ..." keeps one for each test.  Programs with many jumps (`far`)
- * therefore fall through to the end that is near, over "ja accept", and jump
- * over that to go on, so that what is kept is taken up at once.
+ * The verifier follows the fall-through first and keeps the other ways for
+ * later, up to 8,192 of them, and every "jump to accept if" of a chain of tests
+ * is one.  Long programs are therefore cut into sections, and a jump in front,
+ * which is never taken, leads to the beginning of each.  The verifier takes the
+ * way into the last section first, and has seen all of it and dropped what it
+ * kept when it comes into it from the section before.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -24,6 +25,7 @@
 
 #define THREAD_MAX 64 /* steps of looking ahead: bounds the time, not the outcome */
 #define NO_VALUE UINT32_MAX
+#define SECTION 1024 /* tests: each has 4 jumps at most */
 
 /* A place in the program: a test, WD_ACCEPT or WD_REJECT. */
 struct place {
@@ -200,56 +202,38 @@ invert(struct compare c)
     return c;
 }
 
-/*
- * Ends a test: to one of two targets.  Either is the next test, which is
- * fallen into, or is jumped to.
- */
+/* Ends a test: to one of two targets.  Either is the next test, which is fallen into, or is jumped to. */
 static void
 branch(struct tests *t, struct compare c, uint32_t yes, uint8_t yes_classes, uint32_t no, uint8_t no_classes)
 {
-    struct wd_asm *a = &t->g->a;
-    uint32_t next = t->at + 1, on;
-
     yes = thread(t, yes, yes_classes);
     no = thread(t, no, no_classes);
     if (yes == no) {
         go_to(t, yes, yes_classes | no_classes);
-        return;
-    }
-    if (no == next || (t->g->far && yes >= WD_REJECT)) { /* from here on: `no` is where to go on */
-        uint32_t target = yes;
-        uint8_t classes = yes_classes;
-
-        c = invert(c);
-        yes = no;
-        yes_classes = no_classes;
-        no = target;
-        no_classes = classes;
-    }
-    if (t->g->far && no >= WD_REJECT) {
-        on = wd_asm_label(a);
-        jump_if(t, &c, on);
-        wd_asm_jump(a, reach(t, no, no_classes));
-        wd_asm_bind(a, on);
-    } else {
+    } else if (yes == t->at + 1) {
         c = invert(c);
         jump_if(t, &c, reach(t, no, no_classes));
+        go_to(t, yes, yes_classes);
+    } else {
+        jump_if(t, &c, reach(t, yes, yes_classes));
+        go_to(t, no, no_classes);
     }
-    go_to(t, yes, yes_classes);
 }
 
 /* Outcome by class alone. */
 static void
 branch_class(struct tests *t, uint8_t set, uint32_t yes, uint32_t no)
 {
-    struct compare c = {.op = BPF_JSET, .dst = R_INFO, .imm = set};
+    const struct compare c = {.op = BPF_JSET, .dst = R0, .imm = set};
 
     if (!(t->classes & ~set))
         go_to(t, yes, t->classes);
     else if (!(t->classes & set))
         go_to(t, no, t->classes);
-    else
+    else {
+        wd_asm_load(&t->g->a, BPF_W, R0, R10, SP_INFO);
         branch(t, c, yes, t->classes & set, no, t->classes & (uint8_t)~set);
+    }
 }
 
 /* Where the field is not there the test does not hold; false: it never is. */
@@ -257,14 +241,10 @@ static bool
 require(struct tests *t, const struct wd_test *test)
 {
     uint8_t with = classes_with(test->field), without = t->classes & (uint8_t)~with;
-    struct compare c = {.op = BPF_JSET, .dst = R_INFO, .imm = ~with & INFO_CLASSES};
 
     if (without && without != t->classes) {
-        uint8_t all = t->classes;
-
-        t->classes = without;
-        leave_if(t, &c, test->no);
-        t->classes = all & with;
+        wd_gen_if_info(t->g, ~with & INFO_CLASSES, reach(t, thread(t, test->no, without), without));
+        t->classes &= with;
     } else if (without) {
         go_to(t, test->no, t->classes);
         return false;
@@ -322,14 +302,14 @@ load_payload_element(struct tests *t, const struct wd_test *test)
     struct wd_asm *a = &t->g->a;
 
     if (test->index >= 0) {
-        wd_asm_mov(a, R2, R_DATA);
-        wd_asm_mov(a, R3, R_END);
+        wd_asm_load(a, BPF_W, R2, R10, SP_DATA);
+        wd_asm_load(a, BPF_W, R3, R10, SP_END);
         wd_asm_alu_imm(a, BPF_ADD, R2, test->index);
         wd_asm_mov(a, R1, R2);
         wd_asm_alu_imm(a, BPF_ADD, R1, width);
     } else {
-        wd_asm_mov(a, R2, R_END);
-        wd_asm_mov(a, R3, R_DATA);
+        wd_asm_load(a, BPF_W, R2, R10, SP_END);
+        wd_asm_load(a, BPF_W, R3, R10, SP_DATA);
         wd_asm_alu_imm(a, BPF_ADD, R2, test->index);
         outside.op = BPF_JSLT;
         outside.dst = R2;
@@ -363,7 +343,7 @@ load_meta(struct tests *t, uint8_t field)
         wd_asm_alu_imm(a, BPF_SUB, R1, 1);
         break;
     case WD_F_FRAGMENT:
-        wd_asm_mov(a, R1, R_INFO);
+        wd_asm_load(a, BPF_W, R1, R10, SP_INFO);
         wd_asm_alu_imm(a, BPF_AND, R1, INFO_FRAGMENT);
         wd_asm_alu_imm(a, BPF_RSH, R1, 8);
         break;
@@ -373,12 +353,14 @@ load_meta(struct tests *t, uint8_t field)
     case WD_F_LENGTH:
         wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, len));
         break;
-    default: /* random */
-        wd_asm_load(a, BPF_DW, R1, R10, SP_RANDOM);
-        if (field != WD_F_RANDOM32)
-            wd_asm_alu_imm(a, BPF_RSH, R1, field == WD_F_RANDOM16 ? 32 : 48);
-        if (field != WD_F_RANDOM32)
-            wd_asm_alu_imm(a, BPF_AND, R1, field == WD_F_RANDOM16 ? UINT16_MAX : UINT8_MAX);
+    case WD_F_RANDOM8:
+        wd_asm_load(a, BPF_B, R1, R10, SP_RANDOM8);
+        break;
+    case WD_F_RANDOM16:
+        wd_asm_load(a, BPF_H, R1, R10, SP_RANDOM16);
+        break;
+    default:
+        wd_asm_load(a, BPF_W, R1, R10, SP_RANDOM32);
         break;
     }
 }
@@ -452,8 +434,9 @@ load_value(struct tests *t, const struct wd_test *test)
             load_payload_element(t, test);
             load_packet_bytes(t, info, SP_BYTES);
         } else {
-            wd_asm_mov(&t->g->a, R1, R_END);
-            wd_asm_alu(&t->g->a, BPF_SUB, R1, R_DATA);
+            wd_asm_load(&t->g->a, BPF_W, R1, R10, SP_END);
+            wd_asm_load(&t->g->a, BPF_W, R2, R10, SP_DATA);
+            wd_asm_alu(&t->g->a, BPF_SUB, R1, R2);
         }
         break;
     default:
@@ -477,10 +460,8 @@ load_wide(struct tests *t, const struct wd_test *test)
     off = test->field == WD_F_LOCALADDR ? SP_LOCAL : test->field == WD_F_REMOTEADDR ? SP_REMOTE : SP_IP + info->off;
     wd_asm_load(a, BPF_DW, R1, R10, off);
     wd_asm_load(a, BPF_DW, R2, R10, off + 8);
-    if (info->src == WD_SRC_IP6) {
-        wd_asm_big_endian(a, R1, 64);
-        wd_asm_big_endian(a, R2, 64);
-    }
+    wd_asm_big_endian(a, R1, 64);
+    wd_asm_big_endian(a, R2, 64);
     t->cached = id;
 }
 
@@ -582,19 +563,41 @@ prepare(struct tests *t)
     return 0;
 }
 
+/* The jumps into the sections, for the verifier; the one that is taken leads to the first test. */
+static void
+gen_start(struct tests *t, uint8_t classes)
+{
+    const struct wd_prog *prog = t->g->prog;
+    uint32_t last = (prog->count - 1) / SECTION * SECTION;
+
+    t->at = UINT32_MAX; /* in front of test 0 */
+    if (prog->start >= WD_REJECT || last <= prog->start) {
+        go_to(t, prog->start, classes);
+        return;
+    }
+    for (uint32_t at = 0; at < last; at += SECTION) {
+        uint32_t target = at <= prog->start ? prog->start : at;
+
+        if (at + SECTION <= prog->start)
+            continue;
+        wd_gen_hidden_zero(t->g, R0);
+        wd_asm_jump_if_imm(&t->g->a, BPF_JEQ, R0, 0, reach(t, target, classes));
+    }
+    wd_asm_jump(&t->g->a, reach(t, last, classes));
+}
+
 static void
 gen_all(struct tests *t)
 {
     const struct wd_prog *prog = t->g->prog;
 
-    t->at = UINT32_MAX; /* in front of test 0 */
-    go_to(t, prog->start, t->g->needs.transport ? INFO_CLASSES : INFO_IP4_OTHER | INFO_IP6_OTHER);
+    gen_start(t, t->g->needs.transport ? INFO_CLASSES : INFO_IP4_OTHER | INFO_IP6_OTHER);
     for (uint32_t i = 0; i < prog->count; i++) {
         struct place *place = &t->place[i];
 
         if (!place->classes)
             continue;
-        wd_asm_relay(&t->g->a);
+        wd_asm_relay(&t->g->a, t->falls);
         wd_asm_bind(&t->g->a, place->label);
         if (place->jumped || !t->falls)
             t->cached = NO_VALUE;
