@@ -3,11 +3,14 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "bpf/gen.h"
+#include "linux/fragment.h"
 #include "linux/inbound.h"
 
 #ifndef IP_NODEFRAG
@@ -93,17 +96,77 @@ send6(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t i
     return sendto(inject->fd6, packet->data, packet->ip_len, 0, (struct sockaddr *)&to, sizeof(to));
 }
 
-int
-wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+static int
+send_whole(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
 {
     ssize_t sent;
 
-    if ((packet->version == 4 ? inject->fd4 : inject->fd6) < 0)
-        return -EAFNOSUPPORT;
     do
         sent = packet->version == 4 ? send4(inject, packet) : send6(inject, packet, ifindex);
     while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : 0;
+}
+
+/* The kernel tells a route's MTU of a connected socket only; the caller's lock keeps others from the socket. */
+static int
+path_mtu(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex, int *ret_mtu)
+{
+    struct sockaddr_in to4 = {.sin_family = AF_INET};
+    struct sockaddr_in6 to6 = {.sin6_family = AF_INET6, .sin6_scope_id = ifindex};
+    const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
+    bool v4 = packet->version == 4;
+    int fd = v4 ? inject->fd4 : inject->fd6;
+    socklen_t len = sizeof(*ret_mtu);
+    int error;
+
+    memcpy(&to4.sin_addr, packet->data + 16, 4);
+    memcpy(&to6.sin6_addr, packet->data + 24, v4 ? 0 : 16);
+    error =
+        v4 ? connect(fd, (struct sockaddr *)&to4, sizeof(to4)) : connect(fd, (struct sockaddr *)&to6, sizeof(to6));
+    if (!error)
+        error =
+            v4 ? getsockopt(fd, SOL_IP, IP_MTU, ret_mtu, &len) : getsockopt(fd, SOL_IPV6, IPV6_MTU, ret_mtu, &len);
+    error = error < 0 ? -errno : 0;
+    connect(fd, &nowhere, sizeof(nowhere));
+    return error;
+}
+
+struct outbound {
+    const struct wd_inject *inject;
+    uint32_t ifindex;
+};
+
+static int
+send_fragment(void *ctx, const struct wd_packet *fragment)
+{
+    const struct outbound *outbound = ctx;
+
+    return send_whole(outbound->inject, fragment, outbound->ifindex);
+}
+
+static int
+send_fragments(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+{
+    struct outbound outbound = {.inject = inject, .ifindex = ifindex};
+    uint32_t id;
+    int mtu, error = path_mtu(inject, packet, ifindex, &mtu);
+
+    if (error)
+        return error;
+    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+        return -EIO;
+    return wd_fragment(packet, (uint32_t)mtu, id | 1, send_fragment, &outbound);
+}
+
+int
+wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+{
+    int error;
+
+    if ((packet->version == 4 ? inject->fd4 : inject->fd6) < 0)
+        return -EAFNOSUPPORT;
+    error = send_whole(inject, packet, ifindex);
+    return error == -EMSGSIZE ? send_fragments(inject, packet, ifindex) : error;
 }
 
 int

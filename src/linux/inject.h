@@ -22,8 +22,10 @@ void wd_inject_close(struct wd_inject *inject);
 /*
  * Sends packet->ip_len bytes outbound.  The kernel routes it by its
  * destination and rewrites the IPv4 header checksum.  ifindex: the interface
- * of a link-local or multicast destination, 0: the routing table's.
- * -ENETUNREACH, -EHOSTUNREACH no route; -EMSGSIZE larger than the MTU.
+ * of a link-local or multicast destination, 0: the routing table's.  A packet
+ * larger than the MTU leaves in fragments.  Not for two threads at once.
+ * -ENETUNREACH, -EHOSTUNREACH no route; -EMSGSIZE larger than the MTU, and not
+ * to be fragmented (DF).
  */
 int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
 

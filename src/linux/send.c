@@ -165,7 +165,8 @@ explain_send(int error, struct wd_error *err)
         return wd_error_set(err, error, NULL,
                             "send: no route to the host, or the hop limit of an impostor is used up");
     case -EMSGSIZE:
-        return wd_error_set(err, -EFBIG, "split it into fragments", "send: the packet is larger than the MTU");
+        return wd_error_set(err, -EFBIG, "clear DF, or send it in smaller packets",
+                            "send: the packet is larger than the MTU and must not be fragmented");
     default:
         return wd_error_set(err, error, NULL, "send: %s", strerror(-error));
     }
