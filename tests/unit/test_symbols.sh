@@ -35,6 +35,10 @@ result() { # number, name, lines that should not be there
     fi
 }
 
+[ -f "$library" ] || {
+    echo "Bail out! there is no $library"
+    exit 1
+}
 declared "$@" >"$tmp/declared"
 exported "$library" >"$tmp/exported"
 
