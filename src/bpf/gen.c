@@ -216,7 +216,7 @@ gen_derived(struct wd_gen *g)
 static int
 gen_program(struct wd_gen *g)
 {
-    int error;
+    int error = 0;
 
     wd_asm_init(&g->a);
     g->accept = wd_asm_label(&g->a);
@@ -225,8 +225,8 @@ gen_program(struct wd_gen *g)
         gen_begin(g);
         wd_gen_parse(g);
         gen_derived(g);
+        error = wd_gen_tests(g);
     }
-    error = wd_gen_tests(g);
     gen_end(g);
     return error ? error : g->a.error;
 }
