@@ -52,8 +52,8 @@ wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *ru
     inject->fd4 = open_family(AF_INET, tag);
     inject->fd6 = open_family(AF_INET6, tag);
     inject->rules = rules;
+    inject->priority = priority;
     inject->fd_in = -1;
-    wd_inbound_socket(priority, &inject->fd_in, NULL);
     if (inject->fd4 < 0 && inject->fd6 < 0) {
         int error = inject->fd4;
 
@@ -169,12 +169,21 @@ wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packe
     return error == -EMSGSIZE ? send_fragments(inject, packet, ifindex) : error;
 }
 
+static int
+open_inbound(void *arg)
+{
+    struct wd_inject *inject = arg;
+    int error = wd_ruleset_enable_inbound(inject->rules);
+
+    return error ? error : wd_inbound_socket(inject->priority, &inject->fd_in, NULL);
+}
+
 int
-wd_inject_inbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
 {
     if (ifindex == LOOPBACK_IFINDEX)
         return wd_inject_outbound(inject, packet, ifindex);
-    if (inject->fd_in < 0 || wd_ruleset_enable_inbound(inject->rules) < 0)
+    if (inject->fd_in < 0 && wd_ruleset_inside(inject->rules, open_inbound, inject) < 0)
         return -EOPNOTSUPP;
     return wd_inbound_send(inject->fd_in, packet, ifindex);
 }

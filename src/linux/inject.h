@@ -11,7 +11,8 @@
 
 struct wd_inject {
     int fd4, fd6;             /* raw sockets; -1 where the family is not available */
-    int fd_in;                /* packet socket of inbound.h; -1: not available */
+    int fd_in;                /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
+    int16_t priority;         /* of the handle */
     struct wd_ruleset *rules; /* that the inbound way is attached with */
 };
 
@@ -30,10 +31,10 @@ void wd_inject_close(struct wd_inject *inject);
 int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
 
 /*
- * As if the packet had just arrived on ifindex.  What is meant for the
+ * As if the packet had just arrived on ifindex.  Not for two threads at once.  What is meant for the
  * loopback device goes the outbound way, which ends there.  -EOPNOTSUPP the
  * kernel has no tcx; -ENODEV no such interface; -ENETDOWN it (or lo) is down.
  */
-int wd_inject_inbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
+int wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
 
 #endif

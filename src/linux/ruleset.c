@@ -19,7 +19,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,9 +53,7 @@ struct wd_ruleset {
     struct mnl_socket *nl; /* owns the table */
     uint32_t seq;
     int netns_fd;   /* the namespace */
-    int inbound_fd; /* link of the program for inbound injection, once inbound_ready */
-    int inbound_error;
-    atomic_bool inbound_ready;
+    int inbound_fd; /* link of the program for inbound injection; -1: not needed yet */
     unsigned int chain_count;
     char table[32];
     struct wd_chain *chains;
@@ -513,45 +510,45 @@ wd_ruleset_forget_all(void)
     pthread_mutex_init(&rulesets_lock, NULL);
 }
 
-/* A thread may have moved to another namespace since the open: a short-lived one goes back there. */
-static void *
-attach_inside(void *arg)
-{
-    struct wd_ruleset *rules = arg;
+struct errand {
+    const struct wd_ruleset *rules;
+    int (*fn)(void *arg);
+    void *arg;
+    int result;
+};
 
-    if (setns(rules->netns_fd, CLONE_NEWNET) < 0)
-        rules->inbound_error = -errno;
+static void *
+run_errand(void *arg)
+{
+    struct errand *errand = arg;
+
+    if (setns(errand->rules->netns_fd, CLONE_NEWNET) < 0)
+        errand->result = -errno;
     else
-        rules->inbound_error = wd_inbound_attach(&rules->inbound_fd, NULL);
+        errand->result = errand->fn(errand->arg);
     return NULL;
 }
 
-static int
-attach_outside(struct wd_ruleset *rules)
+int
+wd_ruleset_inside(struct wd_ruleset *rules, int (*fn)(void *arg), void *arg)
 {
+    struct errand errand = {.rules = rules, .fn = fn, .arg = arg};
+    struct stat here;
     sigset_t all, old;
     pthread_t thread;
     int error;
 
+    if (stat("/proc/thread-self/ns/net", &here) == 0 && here.st_dev == rules->netns_dev &&
+        here.st_ino == rules->netns_ino)
+        return fn(arg);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    error = pthread_create(&thread, NULL, attach_inside, rules);
+    error = pthread_create(&thread, NULL, run_errand, &errand);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (error)
         return -error;
     pthread_join(thread, NULL);
-    return rules->inbound_error;
-}
-
-static int
-attach_locked(struct wd_ruleset *rules)
-{
-    struct stat netns;
-
-    if (stat("/proc/thread-self/ns/net", &netns) < 0 || netns.st_dev != rules->netns_dev ||
-        netns.st_ino != rules->netns_ino)
-        return attach_outside(rules);
-    return wd_inbound_attach(&rules->inbound_fd, NULL);
+    return errand.result;
 }
 
 int
@@ -559,14 +556,9 @@ wd_ruleset_enable_inbound(struct wd_ruleset *rules)
 {
     int error = 0;
 
-    if (atomic_load_explicit(&rules->inbound_ready, memory_order_acquire))
-        return 0;
     pthread_mutex_lock(&rulesets_lock);
-    if (!rules->inbound_ready) {
-        error = attach_locked(rules);
-        if (!error)
-            atomic_store_explicit(&rules->inbound_ready, true, memory_order_release);
-    }
+    if (rules->inbound_fd < 0)
+        error = wd_inbound_attach(&rules->inbound_fd, NULL);
     pthread_mutex_unlock(&rulesets_lock);
     return error;
 }

@@ -44,9 +44,16 @@ int wd_ruleset_get(struct wd_ruleset **ret_rules, struct wd_error *err);
 void wd_ruleset_put(struct wd_ruleset *rules);
 
 /*
- * Makes inbound injection possible in the ruleset's network namespace: attaches
- * the program of inbound.h, once (which waits for an RCU grace period, so only
- * when it is needed).  From any thread.  0, or why not.
+ * Runs fn in the ruleset's network namespace, which the calling thread may have
+ * left since the open (then on a thread of its own, which needs CAP_SYS_ADMIN).
+ * Returns what fn returns, or why it could not be run.
+ */
+int wd_ruleset_inside(struct wd_ruleset *rules, int (*fn)(void *arg), void *arg);
+
+/*
+ * Makes inbound injection possible there: attaches the program of inbound.h,
+ * once (it waits for an RCU grace period, so only when it is needed).  Called
+ * inside.  0, or why not.
  */
 int wd_ruleset_enable_inbound(struct wd_ruleset *rules);
 
