@@ -254,13 +254,13 @@ open_and_close(void *arg)
 {
     struct worker *me = arg;
 
-    while (!atomic_load(me->stop)) {
+    do {
         HANDLE handle = WinDivertOpen("true", WINDIVERT_LAYER_NETWORK, 0, 0);
 
         me->other |= handle == INVALID_HANDLE_VALUE || !WinDivertSetParam(handle, WINDIVERT_PARAM_QUEUE_TIME, 300);
         me->other |= !WinDivertClose(handle) || WinDivertClose(handle) || GetLastError() != 6;
         me->works++;
-    }
+    } while (!atomic_load(me->stop));
     return NULL;
 }
 
