@@ -125,7 +125,7 @@ gen_loop_begin(struct wd_gen *g, uint32_t out)
     wd_asm_store_imm(a, BPF_DW, R10, SP_ROUND, 0);
     loop = wd_asm_here(a);
     wd_asm_load(a, BPF_DW, R1, R10, SP_ROUND);
-    wd_asm_jump_if_imm(a, BPF_JGE, R1, HEADERS_MAX, g->reject);
+    wd_asm_jump_if_imm(a, BPF_JGT, R1, HEADERS_MAX, g->reject);
     wd_asm_alu_imm(a, BPF_ADD, R1, 1);
     wd_asm_store(a, BPF_DW, R10, SP_ROUND, R1);
     return loop;

@@ -13,6 +13,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -283,12 +286,485 @@ random_filters(void **state)
     free(random);
 }
 
+/* A filter under one setting on one packet. */
+static void
+check_packet(const char *text, const struct setting *setting, const uint8_t *bytes, size_t len)
+{
+    WINDIVERT_LAYER layer =
+        setting->opts.hook == WD_HOOK_FORWARD ? WINDIVERT_LAYER_NETWORK_FORWARD : WINDIVERT_LAYER_NETWORK;
+    struct wd_filter_error error;
+    struct wd_filter *filter;
+    struct wd_packet packet;
+    struct wd_arena arena;
+    int fd;
+
+    wd_arena_init(&arena, NULL);
+    assert_int_equal(wd_filter_compile(&arena, text, layer, &filter, &error), 0);
+    fd = load(wd_filter_prog(filter), setting, text);
+    compare(fd, setting, wd_filter_prog(filter), text, bytes, len,
+            wd_packet_parse(bytes, len, &packet) ? &packet : NULL);
+    close(fd);
+    wd_arena_free(&arena);
+}
+
+/* n extension headers of 8 bytes, the one at `fragment` (if any) a fragment header, then 20 bytes of TCP. */
+static size_t
+long_packet(uint8_t *bytes, int n, int fragment)
+{
+    size_t len = 40 + 8 * (size_t)n + 20;
+
+    memset(bytes, 0, len);
+    bytes[0] = 0x60;
+    bytes[4] = (uint8_t)((len - 40) >> 8);
+    bytes[5] = (uint8_t)(len - 40);
+    bytes[6] = n ? fragment == 0 ? 44 : 60 : 6;
+    for (int i = 0; i < n; i++)
+        bytes[40 + 8 * i] = i == n - 1 ? 6 : fragment == i + 1 ? 44 : 60;
+    bytes[len - 20 + 3] = 80;
+    bytes[len - 20 + 12] = 0x50;
+    return len;
+}
+
+/* As many extension headers as there may be: 8,000 cannot be tested here, 400 can. */
+static void
+long_walks(void **state)
+{
+    static const char *const filters[] = {"tcp.DstPort == 80", "protocol == 60", "fragment", "localPort == 80"};
+    static const int lengths[] = {0, 1, 2, 8, 31, 32, 33, 100, 400};
+    struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1}};
+    uint8_t bytes[4000];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+        for (int fragment = -1; fragment < 33; fragment += 11) {
+            size_t len = long_packet(bytes, lengths[i], fragment < lengths[i] ? fragment : -1);
+
+            for (size_t k = 0; k < sizeof(filters) / sizeof(filters[0]); k++) {
+                setting.opts.bounded = false;
+                check_packet(filters[k], &setting, bytes, len);
+                setting.opts.bounded = true;
+                if (lengths[i] <= 32)
+                    check_packet(filters[k], &setting, bytes, len);
+            }
+        }
+    }
+    report("long walks");
+}
+
+/* The documented end of a bounded walk: 33 headers and the packet does not match. */
+static void
+bounded_walk(void **state)
+{
+    struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1, .bounded = true}};
+    const struct wd_test test = {.field = WD_F_FRAGMENT, .op = WD_OP_EQ, .yes = WD_ACCEPT, .no = WD_REJECT};
+    const struct wd_prog prog = {.count = 1, .tests = (struct wd_test *)&test};
+    int fd = load(&prog, &setting, "fragment == 0");
+    uint8_t bytes[4000];
+
+    (void)state;
+    assert_true(run(fd, &setting, bytes, long_packet(bytes, 32, -1)));
+    assert_false(run(fd, &setting, bytes, long_packet(bytes, 33, -1)));
+    close(fd);
+}
+
+static double
+milliseconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1e3 + (double)now.tv_nsec / 1e6;
+}
+
+/* Chains of each kind: they load, and decide. */
+static void
+many_tests(void **state)
+{
+    static const struct {
+        const char *test, *word;
+        unsigned int from, count;
+    } chain[] = {
+        {"tcp.DstPort == %u", "or", 1, 1},
+        {"tcp.DstPort == %u", "or", 1, 64},
+        {"tcp.DstPort == %u", "or", 1, 1000},
+        {"tcp.DstPort == %u", "or", 1, 4096},
+        {"tcp.DstPort != %u", "and", 1, 4096},
+        {"ip.SrcAddr == 10.%u.0.1", "or", 0, 250},
+        {"ip.SrcAddr == 0xFFFF0A00%04x", "or", 0, 4096},
+        {"ipv6.DstAddr == 2001:db8::%x", "or", 0, 4096},
+        {"localAddr != fe80::%x", "and", 0, 4096},
+        {"ipv6.SrcAddr > %u", "and", 5, 4096},
+        {"udp.Payload[%u] == 7", "or", 0, 4096},
+        {"(tcp.Payload32[-%u] or udp.SrcPort)", "and", 1, 4096},
+        {"(ip.TTL == %1$u or packet[%1$u] == 3)", "or", 1, 4096},
+    };
+    const struct setting setting = {
+        .opts = {.hook = WD_HOOK_LOCAL_OUT, .counters_fd = -1, .ring_fd = -1, .loopback_known = true}};
+    size_t room = 4096 * 64;
+    char *text = malloc(room);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(chain) / sizeof(chain[0]); i++) {
+        struct wd_filter_error error;
+        struct wd_filter *filter;
+        struct wd_arena arena;
+        size_t len = 0;
+        double start;
+        int fd;
+
+        for (unsigned int k = 0; k < chain[i].count; k++) {
+            len += (size_t)snprintf(text + len, room - len, chain[i].test, chain[i].from + k);
+            if (k + 1 < chain[i].count)
+                len += (size_t)snprintf(text + len, room - len, " %s ", chain[i].word);
+        }
+        wd_arena_init(&arena, NULL);
+        assert_int_equal(wd_filter_compile(&arena, text, WINDIVERT_LAYER_NETWORK, &filter, &error), 0);
+        start = milliseconds();
+        fd = load(wd_filter_prog(filter), &setting, chain[i].test);
+        print_message("%u x %s: %u tests, %.1f ms\n", chain[i].count, chain[i].test, wd_filter_prog(filter)->count,
+                      milliseconds() - start);
+        for (size_t k = 0; k < corpus->packet_count; k++) {
+            const struct corpus_packet *row = &corpus->packets[k];
+
+            compare(fd, &setting, wd_filter_prog(filter), chain[i].test, row->data, row->len,
+                    row->valid ? &row->packet : NULL);
+        }
+        close(fd);
+        wd_arena_free(&arena);
+    }
+    free(text);
+    report("many tests");
+}
+
+/* Whether a socket with this program lets a datagram through: packets larger than a test run takes, in pieces. */
+static bool
+passes(const int pair[2], const uint8_t *bytes, size_t len)
+{
+    uint8_t answer[4];
+    ssize_t got;
+
+    assert_int_equal(send(pair[0], bytes, len, 0), len);
+    got = recv(pair[1], answer, sizeof(answer), MSG_DONTWAIT);
+    counts.runs++;
+    counts.matches += got > 0;
+    return got > 0;
+}
+
+static void
+large_packets(void **state)
+{
+    static const char *const filters[] = {
+        "udp.Payload[-1] == 9",       "udp.Payload16[30000b] == 0x0102",
+        "packet32[-1] == 9",          "packet[65000] == 4",
+        "udp.PayloadLength == 65507", "length == 65535 and ip.Length < 65535",
+        "udp.Payload[-65000] == 3",   "udp.Payload[40000] < 7 or udp.Payload32[-20000b] == 0x01010101",
+    };
+    static const size_t lengths[] = {28, 3000, 9000, 20000, 33000, 65535};
+    const struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_OUT, .counters_fd = -1, .ring_fd = -1}};
+    struct rng rng = {number_of("FILTER_SEED", 1)};
+    uint8_t *bytes = malloc(65535);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(filters) / sizeof(filters[0]); i++) {
+        struct wd_filter_error error;
+        struct wd_filter *filter;
+        struct wd_arena arena;
+        int fd, pair[2];
+
+        wd_arena_init(&arena, NULL);
+        assert_int_equal(wd_filter_compile(&arena, filters[i], WINDIVERT_LAYER_NETWORK, &filter, &error), 0);
+        fd = load(wd_filter_prog(filter), &setting, filters[i]);
+        assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0);
+        assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_ATTACH_BPF, &fd, sizeof(fd)), 0);
+        for (unsigned int k = 0; k < 600; k++) {
+            size_t len = lengths[rng_below(&rng, 6)], total = rng_below(&rng, 3) ? len : len - rng_below(&rng, 8);
+            WINDIVERT_ADDRESS addr;
+            struct wd_packet packet;
+
+            for (size_t b = 0; b < len; b++)
+                bytes[b] = (uint8_t)(b % 2 + 1);
+            for (int b = 0; b < 8; b++) /* where the filters look */
+                bytes[len - 1 - rng_below(&rng, 6)] = (uint8_t)rng_below(&rng, 12);
+            if (len > 65028)
+                bytes[65000] = 4, bytes[len - 65000] = (uint8_t)rng_below(&rng, 6);
+            memcpy(bytes, "\x45\0\0\0\0\0\0\0\x40\x11", 10);
+            bytes[2] = (uint8_t)(total >> 8);
+            bytes[3] = (uint8_t)total;
+            assert_true(wd_packet_parse(bytes, len, &packet));
+            addr = address_of(&setting, &packet);
+            if (passes(pair, bytes, len) != wd_prog_eval(wd_filter_prog(filter), &packet, &addr))
+                fail_msg("%zu of %zu bytes: %s", total, len, filters[i]);
+        }
+        close(pair[0]);
+        close(pair[1]);
+        close(fd);
+        wd_arena_free(&arena);
+    }
+    assert_true(counts.matches > 100);
+    report("large packets");
+    free(bytes);
+}
+
+/* ---- What is not a matter of the filter --------------------------------- */
+
+/* A handle sees what handles above it injected, not what itself and those below did. */
+static void
+tags(void **state)
+{
+    static const struct {
+        uint32_t skb_priority;
+        bool seen;
+    } row[] = {
+        {0, true},
+        {6, true},
+        {WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(-30000) << 4, false},
+        {WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(99) << 4, false},
+        {WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(100) << 4, false},
+        {WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(101) << 4, true},
+        {WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(30000) << 4, true},
+        {WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(99) << 4 | 1, true}, /* not a tag */
+        {0x57E00000u | WD_TAG_LEVEL(99) << 4, true},
+    };
+    const struct wd_prog always = {.start = WD_ACCEPT};
+    const struct corpus_packet *packet = corpus->packets;
+
+    (void)state;
+    while (!packet->valid)
+        packet++;
+    for (int hook = WD_HOOK_LOCAL_OUT; hook <= WD_HOOK_FORWARD; hook++) {
+        const struct setting setting = {
+            .opts = {.hook = (enum wd_hook)hook, .priority = 100, .counters_fd = -1, .ring_fd = -1}};
+        int fd = load(&always, &setting, "true");
+
+        for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
+            struct __sk_buff ctx = {.priority = row[i].skb_priority};
+            struct wd_error error;
+            uint32_t value = 7;
+
+            assert_int_equal(wd_bpf_test_run(fd, packet->data, packet->len, &ctx, sizeof(ctx), &value, &error), 0);
+            assert_int_equal(value, row[i].seen);
+        }
+        close(fd);
+    }
+}
+
+/* The ring as a reader sees it: what the kernel has written, and the records. */
+struct ring {
+    int fd, counters_fd;
+    size_t size, page;
+    unsigned long *consumer;
+    uint8_t *producer;
+    uint64_t *counters;
+};
+
+static void
+ring_open(struct ring *ring, size_t size)
+{
+    struct wd_error error;
+
+    ring->size = size;
+    ring->page = (size_t)sysconf(_SC_PAGESIZE);
+    assert_int_equal(wd_bpf_map(BPF_MAP_TYPE_RINGBUF, "wd_ring", 0, 0, (uint32_t)size, 0, &ring->fd, &error), 0);
+    assert_int_equal(wd_bpf_map(BPF_MAP_TYPE_ARRAY, "wd_counters", 4, WD_COUNTERS * sizeof(uint64_t), 1,
+                                BPF_F_MMAPABLE, &ring->counters_fd, &error),
+                     0);
+    ring->consumer = mmap(NULL, ring->page, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, 0);
+    ring->producer = mmap(NULL, ring->page + 2 * size, PROT_READ, MAP_SHARED, ring->fd, (off_t)ring->page);
+    ring->counters = mmap(NULL, ring->page, PROT_READ | PROT_WRITE, MAP_SHARED, ring->counters_fd, 0);
+    assert_true(ring->consumer != MAP_FAILED && ring->producer != MAP_FAILED && ring->counters != MAP_FAILED);
+}
+
+static void
+ring_close(struct ring *ring)
+{
+    munmap(ring->consumer, ring->page);
+    munmap(ring->producer, ring->page + 2 * ring->size);
+    munmap(ring->counters, ring->page);
+    close(ring->fd);
+    close(ring->counters_fd);
+}
+
+/* The next record, NULL: none. */
+static const struct wd_record *
+ring_next(struct ring *ring)
+{
+    const uint8_t *at = ring->producer + ring->page + (*ring->consumer & (ring->size - 1));
+    uint32_t len;
+
+    if (*ring->consumer >= *(unsigned long *)(void *)ring->producer)
+        return NULL;
+    memcpy(&len, at, sizeof(len));
+    assert_false(len & BPF_RINGBUF_BUSY_BIT);
+    assert_false(len & BPF_RINGBUF_DISCARD_BIT);
+    *ring->consumer += (len + BPF_RINGBUF_HDR_SZ + 7) / 8 * 8;
+    return (const void *)(at + BPF_RINGBUF_HDR_SZ);
+}
+
+/* Every packet of the vectors that matches comes out as it went in, with what is to be told of it. */
+static void
+sniffed(void **state)
+{
+    struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .mode = WD_GEN_SNIFF, .fixed_time_ns = 123456789},
+                              .tagged = true};
+    const struct wd_prog always = {.start = WD_ACCEPT};
+    uint64_t matched = 0;
+    struct ring ring;
+    int fd;
+
+    (void)state;
+    ring_open(&ring, 65536);
+    setting.opts.ring_fd = ring.fd;
+    setting.opts.counters_fd = ring.counters_fd;
+    ring.counters[WD_COUNT_LIMIT] = 1000;
+    fd = load(&always, &setting, "true");
+    for (size_t i = 0; i < corpus->packet_count; i++) {
+        const struct corpus_packet *row = &corpus->packets[i];
+        const struct wd_record *record;
+
+        if (!row->len)
+            continue;
+        assert_false(run(fd, &setting, row->data, row->len));
+        record = ring_next(&ring);
+        assert_int_equal(record != NULL, row->valid);
+        if (!record)
+            continue;
+        matched++;
+        assert_int_equal(record->ktime_ns, 123456789);
+        assert_int_equal(record->len, row->len);
+        assert_int_equal(record->cap_len, row->len);
+        assert_int_equal(record->ifindex, TEST_RUN_IFINDEX);
+        assert_int_equal(record->hook, WD_HOOK_LOCAL_IN);
+        assert_int_equal(record->impostor, 1);
+        assert_int_equal(record->loopback, 0);
+        assert_memory_equal(record + 1, row->data, row->len);
+    }
+    assert_true(matched > 50);
+    assert_int_equal(ring.counters[WD_COUNT_MATCHED], matched);
+    assert_int_equal(ring.counters[WD_COUNT_WRITTEN], matched);
+    assert_int_equal(ring.counters[WD_COUNT_RING_FULL], 0);
+    close(fd);
+    ring_close(&ring);
+}
+
+/* All sizes; the steps between the classes of records with them. */
+static void
+sniffed_sizes(void **state)
+{
+    struct setting setting = {
+        .opts = {
+            .hook = WD_HOOK_LOCAL_OUT, .mode = WD_GEN_SNIFF, .oif = 9, .loopback_known = true, .loopback = true}};
+    const struct wd_prog always = {.start = WD_ACCEPT};
+    uint8_t *bytes = malloc(65535);
+    struct ring ring;
+    int fd, pair[2];
+
+    (void)state;
+    ring_open(&ring, 262144);
+    setting.opts.ring_fd = ring.fd;
+    setting.opts.counters_fd = ring.counters_fd;
+    ring.counters[WD_COUNT_LIMIT] = UINT64_MAX / 2;
+    fd = load(&always, &setting, "true");
+    assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0);
+    assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_ATTACH_BPF, &fd, sizeof(fd)), 0);
+    for (size_t i = 0; i < 65535; i++)
+        bytes[i] = (uint8_t)(i * 7 + i / 256);
+    for (size_t len = 20; len <= 65535; len += len < 2100 ? 1 : len < 65500 ? 331 : 1) {
+        const struct wd_record *record;
+
+        memcpy(bytes, "\x45\0\0\x14", 4);
+        assert_false(passes(pair, bytes, len));
+        record = ring_next(&ring);
+        assert_non_null(record);
+        assert_int_equal(record->len, len);
+        assert_int_equal(record->cap_len, len);
+        assert_int_equal(record->ifindex, 9);
+        assert_int_equal(record->loopback, 1);
+        assert_int_equal(record->impostor, 0);
+        assert_memory_equal(record + 1, bytes, len);
+        assert_null(ring_next(&ring));
+    }
+    close(pair[0]);
+    close(pair[1]);
+    close(fd);
+    free(bytes);
+    ring_close(&ring);
+}
+
+/* A full ring and a full queue are counted and give their places back; a sleeper is woken once, and nobody else. */
+static void
+sniffed_limits(void **state)
+{
+    struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .mode = WD_GEN_SNIFF}};
+    const struct wd_prog always = {.start = WD_ACCEPT};
+    struct epoll_event interest = {.events = EPOLLIN | EPOLLET};
+    uint8_t bytes[1024] = {0x45, 0, 4, 0};
+    int fd, epoll_fd = epoll_create1(0);
+    struct ring ring;
+
+    (void)state;
+    ring_open(&ring, 4096);
+    setting.opts.ring_fd = ring.fd;
+    setting.opts.counters_fd = ring.counters_fd;
+    fd = load(&always, &setting, "true");
+    assert_int_equal(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ring.fd, &interest), 0);
+    assert_int_equal(epoll_wait(epoll_fd, &interest, 1, 0), 0);
+
+    ring.counters[WD_COUNT_LIMIT] = 2; /* the third is too many */
+    for (int i = 0; i < 3; i++)
+        run(fd, &setting, bytes, sizeof(bytes));
+    assert_int_equal(ring.counters[WD_COUNT_WRITTEN], 2);
+    assert_int_equal(ring.counters[WD_COUNT_TOO_MANY], 1);
+    usleep(1000); /* a wake-up would come by an interrupt of its own */
+    assert_int_equal(epoll_wait(epoll_fd, &interest, 1, 0), 0);
+
+    ring.counters[WD_COUNT_LIMIT] = 100; /* the fourth does not fit into the ring */
+    ring.counters[WD_COUNT_SLEEPING] = 1;
+    for (int i = 0; i < 3; i++)
+        run(fd, &setting, bytes, sizeof(bytes));
+    assert_int_equal(ring.counters[WD_COUNT_WRITTEN], 3);
+    assert_int_equal(ring.counters[WD_COUNT_RING_FULL], 2);
+    assert_int_equal(ring.counters[WD_COUNT_MATCHED], 6);
+    assert_int_equal(ring.counters[WD_COUNT_SLEEPING], 0);
+    assert_int_equal(epoll_wait(epoll_fd, &interest, 1, 5000), 1);
+    for (int i = 0; i < 3; i++)
+        assert_non_null(ring_next(&ring));
+    assert_null(ring_next(&ring));
+    close(fd);
+    close(epoll_fd);
+    ring_close(&ring);
+}
+
+/* Without a fixed time it is the monotonic clock, in units of 100 ns. */
+static void
+real_time(void **state)
+{
+    const struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1}};
+    const struct corpus_packet *packet = corpus->packets;
+
+    (void)state;
+    while (!packet->valid)
+        packet++;
+    for (int early = 0; early < 2; early++) {
+        int64_t now = (int64_t)(milliseconds() * 1e4);
+        struct wd_test test = {.field = WD_F_TIMESTAMP, .op = WD_OP_GE, .yes = WD_ACCEPT, .no = WD_REJECT};
+        const struct wd_prog prog = {.count = 1, .tests = &test};
+        int fd;
+
+        test.lo = (uint64_t)(early ? now + 600 * 10000000ll : now);
+        fd = load(&prog, &setting, "timestamp >= now");
+        assert_int_equal(run(fd, &setting, packet->data, packet->len), !early);
+        close(fd);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vector_filters),
-        cmocka_unit_test(random_filters),
+        cmocka_unit_test(vector_filters), cmocka_unit_test(random_filters), cmocka_unit_test(long_walks),
+        cmocka_unit_test(bounded_walk),   cmocka_unit_test(many_tests),     cmocka_unit_test(large_packets),
+        cmocka_unit_test(tags),           cmocka_unit_test(sniffed),        cmocka_unit_test(sniffed_sizes),
+        cmocka_unit_test(sniffed_limits), cmocka_unit_test(real_time),
     };
     const struct wd_prog always = {.start = WD_ACCEPT};
     const struct wd_gen_opts opts = {.counters_fd = -1, .ring_fd = -1};
