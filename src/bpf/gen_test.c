@@ -41,13 +41,14 @@ struct tests {
     uint8_t classes; /* ... what can be there */
     bool falls;      /* the test before falls through to this one */
     uint32_t cached; /* whose value is in r1 (and r2), by value_id; NO_VALUE */
+    bool poison;     /* ... or, where that was out of an array's range, a number below 0 of 64 bits */
 };
 
-/* A comparison: with a constant, or with r3. */
+/* A comparison, of 32 or 64 bits, with a constant (sign-extended to 64) or with r3. */
 struct compare {
     int op, dst;
-    bool reg;
-    uint32_t imm; /* 32 bits are compared */
+    bool wide, reg;
+    uint32_t imm;
 };
 
 /* ---- What the classes tell ---------------------------------------------- */
@@ -154,6 +155,8 @@ jump_if(struct tests *t, const struct compare *c, uint32_t label)
 {
     if (c->reg)
         wd_asm_jump_if(&t->g->a, c->op, c->dst, R3, label);
+    else if (c->wide)
+        wd_asm_jump_if_imm(&t->g->a, c->op, c->dst, (int32_t)c->imm, label);
     else
         wd_asm_jump32_if_imm(&t->g->a, c->op, c->dst, c->imm, label);
 }
@@ -276,46 +279,61 @@ load_packet_bytes(struct tests *t, const struct wd_field_info *info, int stack_o
         wd_asm_alu_imm(a, BPF_AND, R1, (int32_t)info->max);
 }
 
-/* To SP_BYTES: an element of the whole buffer; where it is not in range the test does not hold. */
+/* r2 = offset of an element of the whole buffer; below 0 the helper that loads it fails, as it does beyond the end. */
 static void
-load_buffer_element(struct tests *t, const struct wd_test *test)
+find_buffer_element(struct tests *t, const struct wd_test *test)
 {
-    const struct compare failed = {.op = BPF_JNE, .dst = R0};
     struct wd_asm *a = &t->g->a;
 
     if (test->index >= 0) {
         wd_asm_mov_imm(a, R2, test->index);
     } else {
         wd_asm_load(a, BPF_W, R2, R_SKB, offsetof(struct __sk_buff, len));
-        wd_asm_alu_imm(a, BPF_ADD, R2, test->index); /* below 0 the helper fails too */
+        wd_asm_alu_imm(a, BPF_ADD, R2, test->index);
     }
-    wd_gen_load_bytes(t->g, SP_BYTES, wd_fields[test->field].width);
-    leave_if(t, &failed, test->no);
 }
 
-/* The same for the payload. */
+/*
+ * r2 = offset of an element of the payload, or all ones, for which the helper
+ * fails: the distance to the end that must not be passed gives its sign.
+ */
 static void
-load_payload_element(struct tests *t, const struct wd_test *test)
+find_payload_element(struct tests *t, const struct wd_test *test)
 {
-    uint8_t width = wd_fields[test->field].width;
-    struct compare outside = {.op = BPF_JGT, .dst = R1, .reg = true};
     struct wd_asm *a = &t->g->a;
+    bool from_start = test->index >= 0;
 
-    if (test->index >= 0) {
-        wd_asm_load(a, BPF_W, R2, R10, SP_DATA);
-        wd_asm_load(a, BPF_W, R3, R10, SP_END);
-        wd_asm_alu_imm(a, BPF_ADD, R2, test->index);
-        wd_asm_mov(a, R1, R2);
-        wd_asm_alu_imm(a, BPF_ADD, R1, width);
+    wd_asm_load(a, BPF_W, R2, R10, from_start ? SP_DATA : SP_END);
+    wd_asm_load(a, BPF_W, R3, R10, from_start ? SP_END : SP_DATA);
+    wd_asm_alu_imm(a, BPF_ADD, R2, test->index);
+    if (from_start) {
+        wd_asm_alu_imm(a, BPF_SUB, R3, wd_fields[test->field].width);
+        wd_asm_alu(a, BPF_SUB, R3, R2);
     } else {
-        wd_asm_load(a, BPF_W, R2, R10, SP_END);
-        wd_asm_load(a, BPF_W, R3, R10, SP_DATA);
-        wd_asm_alu_imm(a, BPF_ADD, R2, test->index);
-        outside.op = BPF_JSLT;
-        outside.dst = R2;
+        wd_asm_alu(a, BPF_SUB, R3, R2);
+        wd_asm_alu_imm(a, BPF_NEG, R3, 0);
     }
-    leave_if(t, &outside, test->no);
-    wd_gen_load_bytes(t->g, SP_BYTES, width);
+    wd_asm_alu_imm(a, BPF_ARSH, R3, 63);
+    wd_asm_alu(a, BPF_OR, R2, R3);
+}
+
+/*
+ * r1 = an element of an array, or, where it is out of range, the error of the
+ * helper: a jump less for each test that asks for equal or less.
+ */
+static void
+load_element(struct tests *t, const struct wd_test *test)
+{
+    const struct wd_field_info *info = &wd_fields[test->field];
+
+    if (info->src == WD_SRC_PACKET)
+        find_buffer_element(t, test);
+    else
+        find_payload_element(t, test);
+    wd_gen_load_bytes(t->g, SP_BYTES, info->width);
+    load_packet_bytes(t, info, SP_BYTES);
+    wd_asm_alu(&t->g->a, BPF_OR, R1, R0);
+    t->poison = true;
 }
 
 /* r1 = a field that needs no header */
@@ -407,7 +425,7 @@ value_id(const struct wd_test *test)
     return test->field | (array ? (uint32_t)(test->index + 65536) << 8 : 0);
 }
 
-/* r1 = the value, unless it is there already; else the test is left where it is out of an array's range. */
+/* r1 = the value, unless it is there already */
 static void
 load_value(struct tests *t, const struct wd_test *test)
 {
@@ -416,32 +434,19 @@ load_value(struct tests *t, const struct wd_test *test)
 
     if (t->cached == id)
         return;
-    switch (info->src) {
-    case WD_SRC_META:
+    t->poison = false;
+    if (info->kind == WD_KIND_ARRAY) {
+        load_element(t, test);
+    } else if (info->src == WD_SRC_META) {
         load_meta(t, test->field);
-        break;
-    case WD_SRC_IP4:
-    case WD_SRC_IP6:
+    } else if (info->src == WD_SRC_IP4 || info->src == WD_SRC_IP6) {
         load_packet_bytes(t, info, SP_IP + info->off);
-        break;
-    case WD_SRC_PACKET:
-        load_buffer_element(t, test);
-        load_packet_bytes(t, info, SP_BYTES);
-        break;
-    case WD_SRC_TCPDATA:
-    case WD_SRC_UDPDATA:
-        if (info->kind == WD_KIND_ARRAY) {
-            load_payload_element(t, test);
-            load_packet_bytes(t, info, SP_BYTES);
-        } else {
-            wd_asm_load(&t->g->a, BPF_W, R1, R10, SP_END);
-            wd_asm_load(&t->g->a, BPF_W, R2, R10, SP_DATA);
-            wd_asm_alu(&t->g->a, BPF_SUB, R1, R2);
-        }
-        break;
-    default:
+    } else if (info->src == WD_SRC_TCPDATA || info->src == WD_SRC_UDPDATA) {
+        wd_asm_load(&t->g->a, BPF_W, R1, R10, SP_END);
+        wd_asm_load(&t->g->a, BPF_W, R2, R10, SP_DATA);
+        wd_asm_alu(&t->g->a, BPF_SUB, R1, R2);
+    } else {
         load_packet_bytes(t, info, SP_L4 + info->off);
-        break;
     }
     t->cached = id;
 }
@@ -462,6 +467,7 @@ load_wide(struct tests *t, const struct wd_test *test)
     wd_asm_load(a, BPF_DW, R2, R10, off + 8);
     wd_asm_big_endian(a, R1, 64);
     wd_asm_big_endian(a, R2, 64);
+    t->poison = false;
     t->cached = id;
 }
 
@@ -482,41 +488,77 @@ finish(struct tests *t, const struct wd_test *test, struct compare c)
     branch(t, c, test->yes, t->classes, test->no, t->classes);
 }
 
+/* r3 = the bits in which the address differs: one jump, and the address stays in its registers */
 static void
-compare_wide(struct tests *t, const struct wd_test *test)
+compare_equal(struct tests *t, const struct wd_test *test)
 {
+    const struct compare c = {.op = jump_op(test->op, false), .dst = R3, .wide = true};
     struct wd_asm *a = &t->g->a;
-    struct compare c = {.dst = R1, .reg = true};
 
-    load_wide(t, test);
     wd_asm_load_imm64(a, R3, test->hi);
-    if (test->op == WD_OP_LT || test->op == WD_OP_LE) {
-        c.op = BPF_JLT;
-        leave_if(t, &c, test->yes);
-    } else if (test->op == WD_OP_GT || test->op == WD_OP_GE) {
-        c.op = BPF_JGT;
-        leave_if(t, &c, test->yes);
-    }
+    wd_asm_load_imm64(a, R4, test->lo);
+    wd_asm_alu(a, BPF_XOR, R3, R1);
+    wd_asm_alu(a, BPF_XOR, R4, R2);
+    wd_asm_alu(a, BPF_OR, R3, R4);
+    finish(t, test, c);
+}
+
+static void
+compare_order(struct tests *t, const struct wd_test *test)
+{
+    bool less = test->op == WD_OP_LT || test->op == WD_OP_LE;
+    struct compare c = {.op = less ? BPF_JLT : BPF_JGT, .dst = R1, .reg = true};
+
+    wd_asm_load_imm64(&t->g->a, R3, test->hi);
+    leave_if(t, &c, test->yes);
     c.op = BPF_JNE;
-    leave_if(t, &c, test->op == WD_OP_NE ? test->yes : test->no);
-    wd_asm_load_imm64(a, R3, test->lo);
+    leave_if(t, &c, test->no);
+    wd_asm_load_imm64(&t->g->a, R3, test->lo);
     c.op = jump_op(test->op, false);
     c.dst = R2;
     finish(t, test, c);
 }
 
 static void
+compare_wide(struct tests *t, const struct wd_test *test)
+{
+    load_wide(t, test);
+    if (test->op == WD_OP_EQ || test->op == WD_OP_NE)
+        compare_equal(t, test);
+    else
+        compare_order(t, test);
+}
+
+/* r1 is no element: the test does not hold. */
+static const struct compare out_of_range = {.op = BPF_JSLT, .dst = R1, .wide = true, .imm = 0};
+
+static void
 compare_value(struct tests *t, const struct wd_test *test)
 {
-    struct compare c = {.dst = R1, .imm = (uint32_t)test->lo};
+    bool is_signed = wd_fields[test->field].kind == WD_KIND_INT;
+    struct compare c = {.op = jump_op(test->op, is_signed), .dst = R1, .imm = (uint32_t)test->lo};
 
     load_value(t, test);
-    if (wd_fields[test->field].kind == WD_KIND_INT) {
-        wd_asm_load_imm64(&t->g->a, R3, test->neg ? -test->lo : test->lo);
-        c.reg = true;
+    if (t->poison && (test->op == WD_OP_NE || test->op == WD_OP_GT || test->op == WD_OP_GE)) {
+        leave_if(t, &out_of_range, test->no);
+        t->poison = false;
     }
-    c.op = jump_op(test->op, c.reg);
+    c.wide = t->poison;
+    c.reg = is_signed || (t->poison && test->lo > INT32_MAX);
+    if (c.reg)
+        wd_asm_load_imm64(&t->g->a, R3, test->neg ? -test->lo : test->lo);
     finish(t, test, c);
+}
+
+/* A test that holds for every element that there is. */
+static void
+compare_range(struct tests *t, const struct wd_test *test)
+{
+    load_value(t, test);
+    if (t->poison)
+        branch(t, out_of_range, test->no, t->classes, test->yes, t->classes);
+    else
+        go_to(t, test->yes, t->classes);
 }
 
 static void
@@ -530,11 +572,11 @@ gen_test(struct tests *t, const struct wd_test *test)
 
     if (!require(t, test))
         return;
-    if (verdict == WD_ALWAYS && info->kind == WD_KIND_ARRAY)
-        load_value(t, test); /* if its index is in range */
     if (verdict == WD_DEPENDS && is_constant(t->g->opts, test->field, &value))
         verdict = holds(test, value) ? WD_ALWAYS : WD_NEVER;
-    if (verdict != WD_DEPENDS)
+    if (verdict == WD_ALWAYS && info->kind == WD_KIND_ARRAY)
+        compare_range(t, test);
+    else if (verdict != WD_DEPENDS)
         go_to(t, verdict == WD_ALWAYS ? test->yes : test->no, t->classes);
     else if (set && holds(test, 1))
         branch_class(t, set, test->yes, test->no);

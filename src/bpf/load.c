@@ -108,8 +108,8 @@ wd_bpf_map(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t
     return 0;
 }
 
-bool
-wd_bpf_can_loop(void)
+static bool
+try_loop(void)
 {
     const struct bpf_insn insns[] = {
         {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = 0},
@@ -129,6 +129,16 @@ wd_bpf_can_loop(void)
     if (fd >= 0)
         close(fd);
     return fd >= 0;
+}
+
+bool
+wd_bpf_can_loop(void)
+{
+    static _Atomic int answer; /* 0: not asked yet; then 1: no, 2: yes.  Asking twice does no harm. */
+
+    if (!answer)
+        answer = try_loop() ? 2 : 1;
+    return answer == 2;
 }
 
 int

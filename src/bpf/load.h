@@ -23,7 +23,7 @@ int wd_bpf_load(enum bpf_prog_type type, const struct bpf_insn *insns, size_t co
 int wd_bpf_map(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t entries,
                uint32_t flags, int *ret_fd, struct wd_error *err);
 
-/* Whether the kernel takes programs with loops that it does not count (may_goto, Linux 6.9): tried with one. */
+/* Whether the kernel takes programs with loops that it does not count (may_goto, Linux 6.9): tried once. */
 bool wd_bpf_can_loop(void);
 
 /*
