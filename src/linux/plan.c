@@ -126,6 +126,7 @@ load(const struct planner *planner, const struct wd_prog *prog, const struct wd_
         .inject_magic = wd_inbound_magic(),
         .counters_fd = opts->counters_fd,
         .ring_fd = opts->ring_fd,
+        .bounded = !wd_bpf_can_loop(),
     };
     struct wd_code code;
     int error = wd_gen(prog, &gen, &code, planner->err);
