@@ -214,6 +214,63 @@ dump_bounds(void **state)
     assert_string_equal(line, "? ff 1 0 -1 3");
 }
 
+/* ---- Memory ------------------------------------------------------------- */
+
+static unsigned long fail_at, allocations; /* fail_at 0: never */
+
+void *__real_calloc(size_t count, size_t size);
+void *__real_realloc(void *block, size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_realloc(void *block, size_t size);
+
+void *
+__wrap_calloc(size_t count, size_t size)
+{
+    return ++allocations == fail_at ? NULL : __real_calloc(count, size);
+}
+
+void *
+__wrap_realloc(void *block, size_t size)
+{
+    return ++allocations == fail_at ? NULL : __real_realloc(block, size);
+}
+
+/* Allocation n fails, for every n: -ENOMEM, an error text, nothing leaks (ASan), nothing is returned. */
+static void
+no_memory(void **state)
+{
+    const struct wd_gen_opts opts = {.hook = WD_HOOK_LOCAL_IN, .mode = WD_GEN_SNIFF, .counters_fd = 5, .ring_fd = 6};
+    struct wd_filter_error filter_error;
+    struct wd_filter *filter;
+    struct wd_arena arena;
+    int result = -ENOMEM;
+
+    (void)state;
+    wd_arena_init(&arena, NULL);
+    assert_int_equal(wd_filter_compile(&arena, "tcp.DstPort == 80 or random8 < 7 or ip.TTL > 3",
+                                       WINDIVERT_LAYER_NETWORK, &filter, &filter_error),
+                     0);
+    for (unsigned long n = 1; result < 0; n++) {
+        struct wd_code code = {NULL, 12345};
+        struct wd_error error = {0};
+
+        allocations = 0;
+        fail_at = n;
+        result = wd_gen(wd_filter_prog(filter), &opts, &code, &error);
+        fail_at = 0;
+        if (result == 0) {
+            assert_true(n > 8);
+            wd_code_free(&code);
+            break;
+        }
+        assert_int_equal(result, -ENOMEM);
+        assert_true(error.text[0]);
+        assert_null(code.insns);
+        assert_int_equal(code.count, 12345);
+    }
+    wd_arena_free(&arena);
+}
+
 /* ---- Generated programs ------------------------------------------------- */
 
 /* As the kernel wants it: jumps stay within, no instruction is out of reach, the end is an exit.  NULL, or what not. */
@@ -467,6 +524,7 @@ main(void)
         cmocka_unit_test(emitters),    cmocka_unit_test(errors_stick), cmocka_unit_test(far_jumps),
         cmocka_unit_test(dump_bounds), cmocka_unit_test(shapes),       cmocka_unit_test(long_shapes),
         cmocka_unit_test(refusals),    cmocka_unit_test(sizes),        cmocka_unit_test(tags),
+        cmocka_unit_test(no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
