@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
 /* WinDivertHelper*Filter. */
+#include "cache.h"
 #include "compile.h"
 #include "core/packet.h"
 #include "error.h"
@@ -94,20 +95,18 @@ matches(const struct wd_filter *filter, const VOID *pPacket, UINT packetLen, con
 BOOL
 WinDivertHelperEvalFilter(const char *filter, const VOID *pPacket, UINT packetLen, const WINDIVERT_ADDRESS *pAddr)
 {
-    struct wd_filter_error error;
-    struct wd_filter *compiled;
-    struct wd_arena arena;
-    BOOL match = FALSE;
+    struct wd_cached *cached;
+    BOOL match;
 
     if (!check_eval(filter, pPacket, pAddr))
         return FALSE;
-    wd_arena_init(&arena, NULL);
-    if (wd_api_compile(&arena, filter, (WINDIVERT_LAYER)pAddr->Layer, &compiled, &error)) {
-        match = matches(compiled, pPacket, packetLen, pAddr);
-        if (!match)
-            SetLastError(NO_ERROR);
-    }
-    wd_arena_free(&arena);
+    cached = wd_cache_get(filter, (WINDIVERT_LAYER)pAddr->Layer);
+    if (!cached)
+        return FALSE;
+    match = matches(wd_cache_filter(cached), pPacket, packetLen, pAddr);
+    wd_cache_put(cached);
+    if (!match)
+        SetLastError(NO_ERROR);
     return match;
 }
 

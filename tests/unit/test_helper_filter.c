@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <pthread.h>
 
 #include "filter_corpus.h"
 #include "windivert_ext.h"
@@ -288,15 +289,30 @@ __wrap_malloc(size_t size)
     return __real_malloc(size);
 }
 
-/* Runs the three calls with allocation number n failing; whether one did. */
+/* The same for EvalFilter, which keeps what it has compiled, but not what it failed to. */
 static bool
-runs_out_of_memory(const char *filter, long n)
+eval_runs_out_of_memory(const char *filter, long n)
 {
     static const uint8_t packet[20] = {0x45, 0, 0, 20};
     WINDIVERT_ADDRESS addr = {0};
+    DWORD code;
+
+    SetLastError(4711);
+    allocations_left = n;
+    assert_false(WinDivertHelperEvalFilter(filter, packet, sizeof(packet), &addr));
+    code = GetLastError();
+    allocations_left = -1;
+    assert_true(code == NO_ERROR || code == ERROR_NOT_ENOUGH_MEMORY);
+    return code != NO_ERROR;
+}
+
+/* Runs the two calls with allocation number n failing; whether one did. */
+static bool
+runs_out_of_memory(const char *filter, long n)
+{
     const char *why = NULL;
     BOOL compiled, formatted;
-    DWORD codes[3];
+    DWORD codes[2];
     UINT pos = 4711;
 
     strcpy(object, "unchanged");
@@ -308,16 +324,13 @@ runs_out_of_memory(const char *filter, long n)
     allocations_left = n;
     formatted = WinDivertHelperFormatFilter(filter, WINDIVERT_LAYER_NETWORK, form, sizeof(form));
     codes[1] = GetLastError();
-    allocations_left = n;
-    assert_false(WinDivertHelperEvalFilter(filter, packet, sizeof(packet), &addr));
-    codes[2] = GetLastError();
     allocations_left = -1;
     if (compiled) {
-        assert_true(formatted && codes[2] == 0);
+        assert_true(formatted);
         return false;
     }
     assert_string_equal(why, "Out of memory");
-    for (int i = 0; i < 3; i++)
+    for (int i = 0; i < 2; i++)
         assert_int_equal(codes[i], ERROR_NOT_ENOUGH_MEMORY);
     assert_false(formatted);
     assert_string_equal(object, "unchanged");
@@ -340,6 +353,64 @@ test_out_of_memory(void **state)
     }
     print_message("%ld allocations, each failed once\n", n);
     assert_true(n > 2);
+    for (n = 0; eval_runs_out_of_memory(filter, n); n++)
+        assert_true(n < 10000);
+    assert_true(n > 2);
+    assert_false(eval_runs_out_of_memory(filter, 0)); /* kept: nothing is allocated any more */
+}
+
+/* ---- what EvalFilter keeps ------------------------------------------------------ */
+
+#define EVAL_THREADS 4
+
+/* More filters than are kept, told apart by their outcome. */
+static void *
+eval_many(void *arg)
+{
+    unsigned seed = (unsigned)(uintptr_t)arg, wrong = 0;
+    WINDIVERT_ADDRESS addr = {0};
+    uint8_t packet[21] = {0x45, 0, 0, 21};
+    char filter[64];
+
+    for (unsigned i = 0; i < 20000; i++) {
+        unsigned want = (i * 7 + seed) % 20;
+
+        packet[20] = (uint8_t)((i + seed) % 20);
+        snprintf(filter, sizeof(filter), "packet[20] == %u", want);
+        wrong += WinDivertHelperEvalFilter(filter, packet, sizeof(packet), &addr) != (packet[20] == want);
+    }
+    return (void *)(uintptr_t)wrong;
+}
+
+static void
+test_eval_from_many_threads(void **state)
+{
+    pthread_t thread[EVAL_THREADS];
+    void *wrong;
+
+    (void)state;
+    for (uintptr_t i = 0; i < EVAL_THREADS; i++)
+        assert_int_equal(pthread_create(&thread[i], NULL, eval_many, (void *)i), 0);
+    for (unsigned i = 0; i < EVAL_THREADS; i++) {
+        pthread_join(thread[i], &wrong);
+        assert_null(wrong);
+    }
+}
+
+/* The same text means another filter at another layer. */
+static void
+test_eval_keeps_layers_apart(void **state)
+{
+    static const uint8_t packet[20] = {0x45, 0, 0, 20};
+    WINDIVERT_ADDRESS addr = {.Layer = WINDIVERT_LAYER_NETWORK, .Outbound = 1};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        addr.Layer = WINDIVERT_LAYER_NETWORK;
+        assert_true(WinDivertHelperEvalFilter("outbound", packet, sizeof(packet), &addr));
+        addr.Layer = WINDIVERT_LAYER_NETWORK_FORWARD;
+        assert_failed(WinDivertHelperEvalFilter("outbound", packet, sizeof(packet), &addr), ERROR_INVALID_PARAMETER);
+    }
 }
 
 /* The text of the error quotes the place. */
@@ -404,6 +475,8 @@ main(void)
         cmocka_unit_test(test_format_failures),
         cmocka_unit_test(test_eval_failures),
         cmocka_unit_test(test_out_of_memory),
+        cmocka_unit_test(test_eval_from_many_threads),
+        cmocka_unit_test(test_eval_keeps_layers_apart),
         cmocka_unit_test(test_error_text),
         cmocka_unit_test(test_foreign_objects),
     };
