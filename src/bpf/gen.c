@@ -216,19 +216,41 @@ gen_derived(struct wd_gen *g)
 static int
 gen_program(struct wd_gen *g)
 {
+    int error;
+
+    g->accept = wd_asm_label(&g->a);
+    g->reject = wd_asm_label(&g->a);
+    gen_begin(g);
+    wd_gen_parse(g);
+    gen_derived(g);
+    error = wd_gen_tests(g);
+    gen_end(g);
+    return error ? error : g->a.error;
+}
+
+/* No packet matches: nothing to look at. */
+static void
+gen_never(struct wd_gen *g)
+{
+    g->reject = wd_asm_label(&g->a);
+    gen_end(g);
+}
+
+/* That no class of packets can match may show only at the end. */
+static int
+gen_whole(struct wd_gen *g)
+{
     int error = 0;
 
     wd_asm_init(&g->a);
-    g->accept = wd_asm_label(&g->a);
-    g->reject = wd_asm_label(&g->a);
-    if (g->prog->start != WD_REJECT) {
-        gen_begin(g);
-        wd_gen_parse(g);
-        gen_derived(g);
-        error = wd_gen_tests(g);
+    if (g->prog->start != WD_REJECT)
+        error = gen_program(g);
+    if (!error && !g->matches) {
+        wd_asm_free(&g->a);
+        wd_asm_init(&g->a);
+        gen_never(g);
     }
-    gen_end(g);
-    return error ? error : g->a.error;
+    return error;
 }
 
 static const char *
@@ -245,7 +267,7 @@ wd_gen(const struct wd_prog *prog, const struct wd_gen_opts *opts, struct wd_cod
 
     if (error)
         return error;
-    error = gen_program(&g);
+    error = gen_whole(&g);
     if (!error)
         error = wd_asm_finish(&g.a, &ret_code->insns, &ret_code->count);
     wd_asm_free(&g.a);

@@ -56,7 +56,7 @@ struct wd_record {
     uint64_t cookie;   /* of the socket, 0: none */
     uint32_t len;      /* of the packet */
     uint32_t cap_len;  /* bytes that follow */
-    uint32_t ifindex;  /* as the hook sees it; 0 at LOCAL_OUT */
+    uint32_t ifindex;  /* as the hook sees it; at LOCAL_OUT the oif of the options */
     uint8_t hook;      /* enum wd_hook */
     uint8_t impostor;
     uint8_t loopback; /* the constant of the program that wrote it */

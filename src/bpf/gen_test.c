@@ -543,7 +543,7 @@ compare_value(struct tests *t, const struct wd_test *test)
         leave_if(t, &out_of_range, test->no);
         t->poison = false;
     }
-    c.wide = t->poison;
+    /* The lower half of an error is above INT32_MAX: up to there 32 bits will do. */
     c.reg = is_signed || (t->poison && test->lo > INT32_MAX);
     if (c.reg)
         wd_asm_load_imm64(&t->g->a, R3, test->neg ? -test->lo : test->lo);

@@ -29,9 +29,89 @@
 #define SKIPPED 77
 #define TEST_RUN_IFINDEX 1    /* the device of a test packet is lo */
 #define TEST_RUN_LEN_MAX 3400 /* the kernel takes no more than fits into a page with its own data */
-#define RANDOM_PACKETS 24
+#define RANDOM_PACKETS 40
 
 static struct corpus *corpus;
+
+/* ---- Packets ------------------------------------------------------------ */
+
+#define VARIED_MAX 4096
+
+struct varied {
+    uint8_t bytes[VARIED_MAX];
+    size_t len;
+};
+
+static uint8_t
+pick(struct rng *rng, const uint8_t *from, uint32_t count)
+{
+    return from[rng_below(rng, count)];
+}
+
+/* Puts an extension header behind the IPv6 header: of every kind, its length mostly as it should be. */
+static void
+insert_extension(struct rng *rng, struct varied *packet)
+{
+    static const uint8_t kinds[] = {0, 43, 44, 44, 44, 51, 60, 135, 59, 6};
+    static const uint8_t offsets[] = {0, 0, 0, 0, 1, 0xFF}, flags[] = {0, 1, 6, 7, 8, 9, 0xF8};
+    uint8_t kind = pick(rng, kinds, sizeof(kinds)), units = (uint8_t)rng_below(rng, 3), *ext = packet->bytes + 40;
+    size_t len = kind == 44 ? 8 : kind == 51 ? (units + 2u) * 4 : (units + 1u) * 8;
+    uint32_t total;
+
+    if (packet->len < 40 || packet->bytes[0] >> 4 != 6 || packet->len + len > VARIED_MAX)
+        return;
+    memmove(ext + len, ext, packet->len - 40);
+    for (size_t i = 0; i < len; i++)
+        ext[i] = (uint8_t)rng_next(rng);
+    ext[0] = packet->bytes[6];
+    ext[1] = rng_below(rng, 8) ? units : (uint8_t)rng_next(rng);
+    ext[2] = pick(rng, offsets, sizeof(offsets));
+    ext[3] = pick(rng, flags, sizeof(flags));
+    packet->bytes[6] = kind;
+    packet->len += len;
+    total = (uint32_t)(packet->bytes[4] << 8 | packet->bytes[5]) + (uint32_t)len;
+    packet->bytes[4] = (uint8_t)(total >> 8);
+    packet->bytes[5] = (uint8_t)total;
+}
+
+/* The lengths in the IP header, near what they were. */
+static void
+change_lengths(struct rng *rng, struct varied *packet)
+{
+    static const uint8_t words[] = {0, 4, 5, 5, 6, 10, 15};
+    uint8_t *total = packet->bytes + (packet->bytes[0] >> 4 == 6 ? 4 : 2);
+
+    if (packet->len < 20)
+        return;
+    total[1] = (uint8_t)(total[1] + rng_below(rng, 41) - 20);
+    if (rng_below(rng, 4) == 0)
+        total[0] = (uint8_t)rng_below(rng, 2);
+    if (packet->bytes[0] >> 4 == 4 && rng_below(rng, 3) == 0)
+        packet->bytes[0] = 0x40 | pick(rng, words, sizeof(words));
+}
+
+/* A packet of the vectors: extended, with other lengths, with bytes behind it, cut off, with bytes changed. */
+static void
+vary(struct rng *rng, struct varied *ret)
+{
+    const struct corpus_packet *from = &corpus->packets[rng_below(rng, (uint32_t)corpus->packet_count)];
+
+    ret->len = from->len < TEST_RUN_LEN_MAX - 400 ? from->len : TEST_RUN_LEN_MAX - 400;
+    memcpy(ret->bytes, from->data, ret->len);
+    while (rng_below(rng, 3) == 0)
+        insert_extension(rng, ret);
+    if (rng_below(rng, 3) == 0)
+        change_lengths(rng, ret);
+    if (rng_below(rng, 4) == 0)
+        for (uint32_t more = rng_below(rng, 12); more && ret->len < VARIED_MAX; more--)
+            ret->bytes[ret->len++] = (uint8_t)rng_next(rng);
+    if (ret->len && rng_below(rng, 4) == 0)
+        ret->len = rng_below(rng, (uint32_t)(rng_below(rng, 2) && ret->len > 80 ? 80 : ret->len)) + 1;
+    while (ret->len && rng_below(rng, 3) == 0)
+        ret->bytes[rng_below(rng, (uint32_t)(ret->len > 80 ? 80 : ret->len))] ^= (uint8_t)(1 << rng_below(rng, 8));
+}
+
+/* ---- One program -------------------------------------------------------- */
 
 /* How a program is generated, and the address that goes with it. */
 struct setting {
@@ -50,8 +130,6 @@ number_of(const char *name, unsigned long otherwise)
 
     return text ? strtoul(text, NULL, 10) : otherwise;
 }
-
-/* ---- One program -------------------------------------------------------- */
 
 static struct setting
 random_setting(struct rng *rng, enum wd_hook hook)
@@ -174,12 +252,11 @@ compare_all(const struct wd_prog *prog, const struct setting *setting, const cha
     }
     for (int i = 0; i < RANDOM_PACKETS; i++) {
         struct wd_packet packet;
-        uint8_t *bytes;
+        struct varied varied;
 
-        if (!random_packet(rng, corpus, &bytes, &packet))
-            continue;
-        compare(fd, setting, prog, text, bytes, packet.buf_len, &packet);
-        free(bytes);
+        vary(rng, &varied);
+        compare(fd, setting, prog, text, varied.bytes, varied.len,
+                wd_packet_parse(varied.bytes, varied.len, &packet) ? &packet : NULL);
     }
     close(fd);
 }
@@ -286,6 +363,102 @@ random_filters(void **state)
     free(random);
 }
 
+/* ---- Programs no filter text leads to ----------------------------------- */
+
+#define PROGRAM_TESTS 24
+
+/* A value that the field has in some packet, or one on an edge. */
+static uint64_t
+sample_value(struct rng *rng, const struct wd_field_info *info, int32_t index)
+{
+    static const uint64_t edges[] = {0, 1, 6, 17, 80, 0xFFFFFFF2, 0xFFFFFFF5, 0xFFFFFFFF, UINT16_MAX, UINT8_MAX};
+    const struct corpus_packet *row = &corpus->packets[rng_below(rng, (uint32_t)corpus->packet_count)];
+    bool payload = info->src == WD_SRC_TCPDATA || info->src == WD_SRC_UDPDATA;
+    bool ip = info->src == WD_SRC_IP4 || info->src == WD_SRC_IP6 || info->src == WD_SRC_PACKET;
+    uint64_t value = 0, limit = info->kind == WD_KIND_ADDR ? UINT64_MAX : info->max;
+    int64_t at;
+
+    if (!row->valid || info->src == WD_SRC_META || !info->width || rng_below(rng, 8) == 0)
+        return edges[rng_below(rng, sizeof(edges) / sizeof(edges[0]))] & limit;
+    at = ip ? 0 : payload ? row->packet.data_off : row->packet.l4_off;
+    at += info->kind == WD_KIND_ARRAY ? index : info->off;
+    if (index < 0)
+        at = (payload ? row->packet.ip_len : row->packet.buf_len) + (int64_t)index;
+    for (int i = 0; i < info->width; i++)
+        value = value << 8 | (at + i >= 0 && at + i < (int64_t)row->len ? row->data[at + i] : 0);
+    value = value >> info->shift & (info->kind == WD_KIND_ADDR4 ? UINT32_MAX : limit);
+    return info->kind == WD_KIND_ADDR4 ? value | info->umin : value;
+}
+
+static struct wd_test
+random_test(struct rng *rng, uint8_t field)
+{
+    static const int32_t indices[] = {0, 1, 2, 3, 4, 20, 256, 276, -4, -5, -6, -8, -20, -256};
+    const struct wd_field_info *info = &wd_fields[field];
+    struct wd_test test = {.field = field, .op = (uint8_t)rng_below(rng, 6)};
+
+    if (info->kind == WD_KIND_ARRAY)
+        test.index = indices[rng_below(rng, sizeof(indices) / sizeof(indices[0]))];
+    test.lo = sample_value(rng, info, test.index) + (rng_below(rng, 6) == 0);
+    if (info->kind == WD_KIND_ADDR && rng_below(rng, 2))
+        test.hi = rng_next(rng);
+    if (info->kind == WD_KIND_INT && rng_below(rng, 2))
+        test.neg = test.lo != 0;
+    return test;
+}
+
+/* Every way to go on that jumps forward; few fields, so that they meet again. */
+static void
+random_program(struct rng *rng, WINDIVERT_LAYER layer, struct wd_prog *prog)
+{
+    uint8_t fields[4];
+    uint32_t targets;
+
+    for (int i = 0; i < 4; i++)
+        do
+            fields[i] = (uint8_t)rng_below(rng, WD_FIELD_COUNT);
+        while (!(wd_fields[fields[i]].layers & 1 << layer));
+    prog->layer = layer;
+    prog->count = 1 + rng_below(rng, PROGRAM_TESTS);
+    for (uint32_t i = 0; i < prog->count; i++) {
+        struct wd_test *test = &prog->tests[i];
+        uint32_t *const way[] = {&test->yes, &test->no};
+
+        *test = random_test(rng, fields[rng_below(rng, 4)]);
+        targets = prog->count - i - 1;
+        for (int k = 0; k < 2; k++) {
+            uint32_t ahead = rng_below(rng, 3) ? rng_below(rng, 3) : rng_below(rng, targets + 2);
+
+            *way[k] = ahead < targets ? i + 1 + ahead : rng_below(rng, 2) ? WD_ACCEPT : WD_REJECT;
+        }
+    }
+}
+
+static void
+random_programs(void **state)
+{
+    struct rng rng = {number_of("FILTER_SEED", 1)};
+    unsigned long count = number_of("FILTER_COUNT", 3000);
+    struct wd_test tests[PROGRAM_TESTS];
+    struct wd_prog prog = {.tests = tests};
+
+    (void)state;
+    for (unsigned long i = 0; i < count; i++) {
+        WINDIVERT_LAYER layer = (WINDIVERT_LAYER)(i % 2);
+        struct setting setting = random_setting(&rng, layer                ? WD_HOOK_FORWARD
+                                                      : rng_below(&rng, 2) ? WD_HOOK_LOCAL_IN
+                                                                           : WD_HOOK_LOCAL_OUT);
+        char name[64];
+
+        random_program(&rng, layer, &prog);
+        snprintf(name, sizeof(name), "random program %lu", i);
+        compare_all(&prog, &setting, name, &rng);
+    }
+    report("programs");
+}
+
+/* ---- Sizes -------------------------------------------------------------- */
+
 /* A filter under one setting on one packet. */
 static void
 check_packet(const char *text, const struct setting *setting, const uint8_t *bytes, size_t len)
@@ -388,6 +561,7 @@ many_tests(void **state)
         {"tcp.DstPort == %u", "or", 1, 64},
         {"tcp.DstPort == %u", "or", 1, 1000},
         {"tcp.DstPort == %u", "or", 1, 4096},
+        {"tcp.DstPort == %u", "or", 1, 16000},
         {"tcp.DstPort != %u", "and", 1, 4096},
         {"ip.SrcAddr == 10.%u.0.1", "or", 0, 250},
         {"ip.SrcAddr == 0xFFFF0A00%04x", "or", 0, 4096},
@@ -400,7 +574,7 @@ many_tests(void **state)
     };
     const struct setting setting = {
         .opts = {.hook = WD_HOOK_LOCAL_OUT, .counters_fd = -1, .ring_fd = -1, .loopback_known = true}};
-    size_t room = 4096 * 64;
+    size_t room = 16000 * 64;
     char *text = malloc(room);
 
     (void)state;
@@ -454,10 +628,16 @@ static void
 large_packets(void **state)
 {
     static const char *const filters[] = {
-        "udp.Payload[-1] == 9",       "udp.Payload16[30000b] == 0x0102",
-        "packet32[-1] == 9",          "packet[65000] == 4",
-        "udp.PayloadLength == 65507", "length == 65535 and ip.Length < 65535",
-        "udp.Payload[-65000] == 3",   "udp.Payload[40000] < 7 or udp.Payload32[-20000b] == 0x01010101",
+        "udp.Payload[-1] == 9",
+        "udp.Payload16[30000b] == 0x0102",
+        "packet32[-1] == 9",
+        "packet[65000] == 4",
+        "udp.PayloadLength == 65507",
+        "length == 65535 and ip.Length < 65535",
+        "udp.Payload[-65000] == 3",
+        "udp.Payload[40000] < 7 or udp.Payload32[-20000b] == 0x01010101",
+        "packet32[65000b] <= 0xFFFFFFF5 or udp.Payload32[4000] == 0xFFFFFFF2", /* -EFAULT and its like */
+        "packet[0] == 0 or packet[256] == 1",
     };
     static const size_t lengths[] = {28, 3000, 9000, 20000, 33000, 65535};
     const struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_OUT, .counters_fd = -1, .ring_fd = -1}};
@@ -761,10 +941,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vector_filters), cmocka_unit_test(random_filters), cmocka_unit_test(long_walks),
-        cmocka_unit_test(bounded_walk),   cmocka_unit_test(many_tests),     cmocka_unit_test(large_packets),
-        cmocka_unit_test(tags),           cmocka_unit_test(sniffed),        cmocka_unit_test(sniffed_sizes),
-        cmocka_unit_test(sniffed_limits), cmocka_unit_test(real_time),
+        cmocka_unit_test(vector_filters), cmocka_unit_test(random_filters), cmocka_unit_test(random_programs),
+        cmocka_unit_test(long_walks),     cmocka_unit_test(bounded_walk),   cmocka_unit_test(many_tests),
+        cmocka_unit_test(large_packets),  cmocka_unit_test(tags),           cmocka_unit_test(sniffed),
+        cmocka_unit_test(sniffed_sizes),  cmocka_unit_test(sniffed_limits), cmocka_unit_test(real_time),
     };
     const struct wd_prog always = {.start = WD_ACCEPT};
     const struct wd_gen_opts opts = {.counters_fd = -1, .ring_fd = -1};
