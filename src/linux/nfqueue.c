@@ -159,6 +159,39 @@ wd_nfq_set_maxlen(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
     return 0;
 }
 
+/* Only for want of memory can it fail; a verdict that is not sent is a packet that is stuck: tries on. */
+static int
+send_all(struct wd_nfq *nfq, struct iovec *iov, size_t count)
+{
+    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+    struct msghdr msg = {.msg_name = &kernel, .msg_namelen = sizeof(kernel), .msg_iov = iov, .msg_iovlen = count};
+    ssize_t sent = -1;
+
+    for (int tries = 0; tries < 1000; tries++) {
+        sent = sendmsg(nfq->fd, &msg, 0);
+        if (sent >= 0 || (errno != EINTR && errno != ENOBUFS && errno != ENOMEM && errno != EAGAIN))
+            break;
+        if (errno != EINTR)
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+    return sent < 0 ? -errno : 0;
+}
+
+/* A command that has no effect since Linux 3.8, and is acknowledged. */
+void
+wd_nfq_wake(struct wd_nfq *nfq)
+{
+    char buf[256] __attribute__((aligned(8)));
+    struct nlmsghdr *nlh = config_header(nfq, buf);
+    struct nfqnl_msg_config_cmd cmd = {.command = NFQNL_CFG_CMD_PF_UNBIND, .pf = htons(AF_UNSPEC)};
+
+    struct iovec iov;
+
+    mnl_attr_put(nlh, NFQA_CFG_CMD, sizeof(cmd), &cmd);
+    iov = (struct iovec){.iov_base = buf, .iov_len = nlh->nlmsg_len};
+    send_all(nfq, &iov, 1);
+}
+
 void
 wd_nfq_close(struct wd_nfq *nfq)
 {
@@ -318,25 +351,11 @@ wd_nfq_batch_add(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id, ui
 int
 wd_nfq_batch_send(struct wd_nfq *nfq, struct wd_nfq_batch *batch)
 {
-    struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
-    struct msghdr msg = {
-        .msg_name = &kernel,
-        .msg_namelen = sizeof(kernel),
-        .msg_iov = batch->iov,
-        .msg_iovlen = (size_t)batch->iov_count,
-    };
-    ssize_t sent = -1;
+    int error;
 
     if (batch->count == 0)
         return 0;
-    /* Only for want of memory can it fail; a verdict that is not sent is a packet that is stuck: try on. */
-    for (int tries = 0; tries < 1000; tries++) {
-        sent = sendmsg(nfq->fd, &msg, 0);
-        if (sent >= 0 || (errno != EINTR && errno != ENOBUFS && errno != ENOMEM && errno != EAGAIN))
-            break;
-        if (errno != EINTR)
-            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
-    }
+    error = send_all(nfq, batch->iov, (size_t)batch->iov_count);
     wd_nfq_batch_init(batch);
-    return sent < 0 ? -errno : 0;
+    return error;
 }

@@ -54,6 +54,8 @@ struct wd_nfq_ack {
  */
 int wd_nfq_open(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err);
 int wd_nfq_set_maxlen(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err);
+/* Makes the kernel send a message (an acknowledgement), for a thread that waits for one. */
+void wd_nfq_wake(struct wd_nfq *nfq);
 /* Packets still in the kernel's queue are dropped by it: verdicts first. */
 void wd_nfq_close(struct wd_nfq *nfq);
 

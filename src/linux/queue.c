@@ -4,10 +4,8 @@
 #include <errno.h>
 #include <limits.h>
 #include <linux/netfilter.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -254,30 +252,18 @@ take_packet(struct wd_queue *queue, const struct wd_nfq_packet *nfq, unsigned in
 }
 
 /*
- * Takes up to WD_QUEUE_PULL messages without waiting; returns how many there
- * were.  Where the kernel had fewer than asked for, every answer to a verdict
- * sent before has been read, and so what was not refused is confirmed.
+ * What came with one recvmmsg(); seq is of the last verdict sent before it.
+ * Where the kernel had fewer messages than were asked for, every answer to
+ * those verdicts has been read, and so what was not refused is confirmed.
  */
-static int
-pull(struct wd_queue *queue)
+static void
+take_messages(struct wd_queue *queue, int count, uint32_t seq)
 {
-    uint32_t seq = queue->nfq.seq;
     struct wd_nfq_packet packet;
     struct wd_nfq_ack ack;
-    int64_t now;
-    int got;
+    int64_t now = wd_now();
 
-    wd_queue_flush(queue);
-    do
-        got = recvmmsg(queue->nfq.fd, queue->msgs, WD_QUEUE_PULL, MSG_DONTWAIT, NULL);
-    while (got < 0 && errno == EINTR);
-    if (got <= 0) {
-        if (got == 0 || errno == EAGAIN)
-            confirm(queue, seq);
-        return 0;
-    }
-    now = wd_now();
-    for (int i = 0; i < got; i++) {
+    for (int i = 0; i < count; i++) {
         switch (wd_nfq_parse(queue->iov[i].iov_base, queue->msgs[i].msg_len, &packet, &ack)) {
         case WD_NFQ_PACKET:
             take_packet(queue, &packet, (unsigned int)i, now);
@@ -289,10 +275,45 @@ pull(struct wd_queue *queue)
             break;
         }
     }
-    if (got < WD_QUEUE_PULL)
+    if (count < WD_QUEUE_PULL)
         confirm(queue, seq);
     wd_queue_flush(queue);
-    return got;
+}
+
+/* Takes up to WD_QUEUE_PULL messages without waiting; returns how many there were. */
+static int
+pull(struct wd_queue *queue)
+{
+    uint32_t seq;
+    int got;
+
+    wd_queue_flush(queue);
+    seq = queue->nfq.seq;
+    do
+        got = recvmmsg(queue->nfq.fd, queue->msgs, WD_QUEUE_PULL, MSG_DONTWAIT, NULL);
+    while (got < 0 && errno == EINTR);
+    if (got < 0 && errno != EAGAIN)
+        return 0;
+    take_messages(queue, got < 0 ? 0 : got, seq);
+    return got < 0 ? 0 : got;
+}
+
+/* The same as the reader, who waits, without the lock, until there is something. */
+static void
+wait_and_pull(struct wd_queue *queue)
+{
+    uint32_t seq;
+    int got;
+
+    wd_queue_flush(queue);
+    seq = queue->nfq.seq;
+    queue->has_reader = true;
+    pthread_mutex_unlock(&queue->lock);
+    got = recvmmsg(queue->nfq.fd, queue->msgs, WD_QUEUE_PULL, MSG_WAITFORONE, NULL);
+    pthread_mutex_lock(&queue->lock);
+    queue->has_reader = false;
+    if (got > 0)
+        take_messages(queue, got, seq);
 }
 
 /* ---- Time --------------------------------------------------------------- */
@@ -433,19 +454,6 @@ deliver_ready(struct wd_queue *queue, struct wd_recv *io)
     return io->buf && first_len > io->buf_len ? -EMSGSIZE : 0;
 }
 
-/* The reader's wait, without the lock. */
-static void
-wait_for_kernel(struct wd_queue *queue)
-{
-    struct pollfd fds[] = {{.fd = queue->nfq.fd, .events = POLLIN}, {.fd = queue->wake_fd, .events = POLLIN}};
-
-    queue->has_reader = true;
-    pthread_mutex_unlock(&queue->lock);
-    poll(fds, 2, -1);
-    pthread_mutex_lock(&queue->lock);
-    queue->has_reader = false;
-}
-
 static int
 wait_for_packet(struct wd_queue *queue)
 {
@@ -459,10 +467,10 @@ wait_for_packet(struct wd_queue *queue)
             queue->waiters++;
             pthread_cond_wait(&queue->followers, &queue->lock);
             queue->waiters--;
+        } else if (!queue->shut_recv) {
+            wait_and_pull(queue);
         } else if (pull(queue) == 0) {
-            if (queue->shut_recv)
-                return -ENODATA;
-            wait_for_kernel(queue);
+            return -ENODATA;
         }
     }
 }
@@ -521,11 +529,7 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     queue->nfq.fd = -1;
     queue->kick_fd = -1;
     wd_inbound_mac(queue->inbound_mac);
-    queue->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (queue->wake_fd < 0)
-        error = wd_error_set(err, -errno, "raise the limit of open files (ulimit -n)", "open an eventfd: %s",
-                             strerror(errno));
-    else if (bound && staging_new(queue) < 0)
+    if (bound && staging_new(queue) < 0)
         error = wd_error_set(err, -ENOMEM, NULL, "open: out of memory");
     else if (bound)
         error = wd_nfq_open(&queue->nfq, kernel_maxlen(limits), err);
@@ -552,9 +556,6 @@ void
 wd_queue_close_fds(struct wd_queue *queue)
 {
     wd_nfq_close(&queue->nfq);
-    if (queue->wake_fd >= 0)
-        close(queue->wake_fd);
-    queue->wake_fd = -1;
 }
 
 void
@@ -574,14 +575,12 @@ wd_queue_free(struct wd_queue *queue)
     free(queue);
 }
 
+/* The reader waits for a message: it gets one. */
 static void
 wake_all(struct wd_queue *queue)
 {
-    const uint64_t one = 1;
-
-    if (write(queue->wake_fd, &one, sizeof(one)) < 0) {
-        /* Cannot fail below 2^64 - 1 writes. */
-    }
+    if (queue->nfq.fd >= 0)
+        wd_nfq_wake(&queue->nfq);
     pthread_cond_broadcast(&queue->followers);
 }
 

@@ -41,8 +41,7 @@ struct wd_queue {
     pthread_mutex_t lock;
     pthread_cond_t followers;
     struct wd_nfq nfq;
-    int wake_fd;     /* eventfd: readable for good after shutdown or abort */
-    bool has_reader; /* one thread waits in poll() */
+    bool has_reader; /* one thread waits in recvmmsg() */
     uint32_t waiters;
     bool shut_recv, shut_send, aborted;
     bool recv_only; /* what is received is never returned: dropped at once */
