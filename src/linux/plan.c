@@ -9,8 +9,9 @@
 #include "bpf/load.h"
 #include "linux/inbound.h"
 
-#define LOOPBACK_IFINDEX 1 /* in every network namespace */
-#define NO_IFINDEX 0       /* of no interface: stands for all that have no rule of their own */
+#define LOOPBACK_IFINDEX 1                /* in every network namespace */
+#define NO_IFINDEX 0                      /* of no interface */
+#define OTHER_IFINDEX (UINT64_C(1) << 32) /* stands for all that have no rule of their own: no test can name it */
 
 struct planner {
     const struct wd_filter *filter;
@@ -100,7 +101,7 @@ known_at(const struct planner *planner, const struct wd_rule *rule)
     if (outbound && rule->dev == WD_RULE_LOOPBACK_DEV)
         know(&known, WD_F_IFIDX, LOOPBACK_IFINDEX);
     else if (outbound && (rule->oif || planner->ifs_decided))
-        know(&known, WD_F_IFIDX, rule->oif);
+        know(&known, WD_F_IFIDX, rule->oif ? rule->oif : OTHER_IFINDEX);
     else if (outbound)
         known.state[WD_F_IFIDX] = WD_UNDECIDED;
     if (planner->opts->action == WD_RULE_QUEUE) { /* decided by the library, with the Timestamp that it reports */
