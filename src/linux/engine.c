@@ -301,7 +301,7 @@ handle_new(const struct wd_open *open)
 static int
 open_inject(struct wd_handle *handle, struct wd_error *err)
 {
-    if ((handle->flags & WINDIVERT_FLAG_RECV_ONLY) && !is_divert(handle))
+    if ((handle->flags & WINDIVERT_FLAG_RECV_ONLY) && (handle->flags & WINDIVERT_FLAG_SNIFF))
         return 0;
     return wd_inject_open(&handle->inject, handle->priority, handle->rules, err);
 }
@@ -573,6 +573,14 @@ wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
     return 0;
 }
 
+/* What our thread received, or was too late or too many for it, matched a filter that drops. */
+static void
+count_as_dropped(WINDIVERT_EXT_STATS *stats)
+{
+    stats->DropFilter = stats->Delivered + stats->DropLength + stats->DropTime;
+    stats->Delivered = stats->NotReturned = stats->DropLength = stats->DropTime = 0;
+}
+
 void
 wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats)
 {
@@ -588,6 +596,8 @@ wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats)
         ret_stats->DropBuffer = sniffed.DropBuffer;
         ret_stats->DropLength = sniffed.DropLength;
     }
-    if (handle->flags & WINDIVERT_FLAG_DROP)
-        ret_stats->DropFilter = handle->dropping ? ret_stats->Delivered : matched;
+    if (handle->dropping)
+        count_as_dropped(ret_stats);
+    else if (handle->flags & WINDIVERT_FLAG_DROP)
+        ret_stats->DropFilter = matched;
 }

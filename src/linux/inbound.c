@@ -202,7 +202,7 @@ send_frame(int fd, const struct ethhdr *eth, const struct wd_packet *packet, uin
     cmsg->cmsg_len = CMSG_LEN(sizeof(ifindex));
     memcpy(CMSG_DATA(cmsg), &ifindex, sizeof(ifindex));
     do
-        sent = sendmsg(fd, &msg, 0);
+        sent = sendmsg(fd, &msg, MSG_DONTWAIT);
     while (sent < 0 && errno == EINTR);
     return sent < 0 ? -errno : 0;
 }

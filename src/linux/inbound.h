@@ -35,7 +35,7 @@ int wd_inbound_socket(int16_t priority, int *ret_fd, struct wd_error *err);
 
 /*
  * Sends packet->ip_len bytes.  -ENODEV there is no such interface, -ENETDOWN
- * it is down.
+ * it is down, -EAGAIN there is no room in the socket's buffer.
  */
 int wd_inbound_send(int fd, const struct wd_packet *packet, uint32_t ifindex);
 

@@ -2,7 +2,9 @@
 #include "inject.h"
 
 #include <errno.h>
+#include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/random.h>
@@ -18,6 +20,7 @@
 #endif
 
 #define LOOPBACK_IFINDEX 1    /* in every network namespace */
+#define FRAGMENT_WAIT_MS 20   /* for room for the next fragment; after that the packet is tried again as a whole */
 #define SEND_BUFFER (4 << 20) /* injecting does not wait for the device as long as the burst is shorter */
 
 static int
@@ -76,13 +79,42 @@ wd_inject_close(struct wd_inject *inject)
     inject->fd4 = inject->fd6 = inject->fd_in = -1;
 }
 
+/* One message, to `to`; ifindex: by which interface, 0: the routing table's. */
 static ssize_t
-send4(const struct wd_inject *inject, const struct wd_packet *packet)
+send_by(int fd, const struct wd_packet *packet, void *to, socklen_t to_len, uint32_t ifindex)
+{
+    _Alignas(struct cmsghdr) char control[CMSG_SPACE(sizeof(struct in6_pktinfo))] = {0};
+    struct iovec iov = {(void *)(uintptr_t)packet->data, packet->ip_len};
+    struct msghdr msg = {.msg_name = to, .msg_namelen = to_len, .msg_iov = &iov, .msg_iovlen = 1};
+    struct in6_pktinfo info6 = {.ipi6_ifindex = ifindex};
+    struct in_pktinfo info4 = {.ipi_ifindex = (int)ifindex};
+    bool v4 = packet->version == 4;
+    size_t info_len = v4 ? sizeof(info4) : sizeof(info6);
+    struct cmsghdr *cmsg;
+
+    if (ifindex) {
+        msg.msg_control = control;
+        msg.msg_controllen = CMSG_SPACE(info_len);
+        cmsg = CMSG_FIRSTHDR(&msg);
+        cmsg->cmsg_level = v4 ? SOL_IP : SOL_IPV6;
+        cmsg->cmsg_type = v4 ? IP_PKTINFO : IPV6_PKTINFO;
+        cmsg->cmsg_len = CMSG_LEN(info_len);
+        memcpy(CMSG_DATA(cmsg), v4 ? (const void *)&info4 : (const void *)&info6, info_len);
+    }
+    return sendmsg(fd, &msg, MSG_DONTWAIT);
+}
+
+static ssize_t
+send4(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
 {
     struct sockaddr_in to = {.sin_family = AF_INET};
+    uint32_t address;
 
     memcpy(&to.sin_addr, packet->data + 16, 4);
-    return sendto(inject->fd4, packet->data, packet->ip_len, 0, (struct sockaddr *)&to, sizeof(to));
+    address = ntohl(to.sin_addr.s_addr);
+    if (!IN_MULTICAST(address) && address != INADDR_BROADCAST)
+        ifindex = 0;
+    return send_by(inject->fd4, packet, &to, sizeof(to), ifindex);
 }
 
 static ssize_t
@@ -93,7 +125,9 @@ send6(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t i
     memcpy(&to.sin6_addr, packet->data + 24, 16);
     if (IN6_IS_ADDR_LINKLOCAL(&to.sin6_addr) || IN6_IS_ADDR_MC_LINKLOCAL(&to.sin6_addr))
         to.sin6_scope_id = ifindex;
-    return sendto(inject->fd6, packet->data, packet->ip_len, 0, (struct sockaddr *)&to, sizeof(to));
+    else if (!IN6_IS_ADDR_MULTICAST(&to.sin6_addr))
+        ifindex = 0;
+    return send_by(inject->fd6, packet, &to, sizeof(to), ifindex);
 }
 
 static int
@@ -102,8 +136,10 @@ send_whole(const struct wd_inject *inject, const struct wd_packet *packet, uint3
     ssize_t sent;
 
     do
-        sent = packet->version == 4 ? send4(inject, packet) : send6(inject, packet, ifindex);
+        sent = packet->version == 4 ? send4(inject, packet, ifindex) : send6(inject, packet, ifindex);
     while (sent < 0 && errno == EINTR);
+    if (sent < 0 && errno == EPERM)
+        return 0; /* dropped behind us, by a handle of a lower priority or a rule of the user's: it was sent */
     return sent < 0 ? -errno : 0;
 }
 
@@ -140,7 +176,11 @@ static int
 send_fragment(void *ctx, const struct wd_packet *fragment)
 {
     const struct outbound *outbound = ctx;
+    int error = send_whole(outbound->inject, fragment, outbound->ifindex);
 
+    if (error != -EAGAIN)
+        return error;
+    wd_inject_wait(outbound->inject, fragment, true, FRAGMENT_WAIT_MS);
     return send_whole(outbound->inject, fragment, outbound->ifindex);
 }
 
@@ -186,4 +226,14 @@ wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint
     if (inject->fd_in < 0 && wd_ruleset_inside(inject->rules, open_inbound, inject) < 0)
         return -EOPNOTSUPP;
     return wd_inbound_send(inject->fd_in, packet, ifindex);
+}
+
+void
+wd_inject_wait(const struct wd_inject *inject, const struct wd_packet *packet, bool outbound, int timeout_ms)
+{
+    struct pollfd room = {.fd = packet->version == 4 ? inject->fd4 : inject->fd6, .events = POLLOUT};
+
+    if (!outbound && inject->fd_in >= 0)
+        room.fd = inject->fd_in;
+    poll(&room, 1, timeout_ms);
 }

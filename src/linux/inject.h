@@ -3,6 +3,7 @@
 #ifndef WD_LINUX_INJECT_H
 #define WD_LINUX_INJECT_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core/error.h"
@@ -25,16 +26,22 @@ void wd_inject_close(struct wd_inject *inject);
  * destination and rewrites the IPv4 header checksum.  ifindex: the interface
  * of a link-local or multicast destination, 0: the routing table's.  A packet
  * larger than the MTU leaves in fragments.  Not for two threads at once.
+ * Never waits: -EAGAIN there is no room in the socket's buffer.
  * -ENETUNREACH, -EHOSTUNREACH no route; -EMSGSIZE larger than the MTU, and not
- * to be fragmented (DF).
+ * to be fragmented (DF).  That a handle or rule behind ours drops it is no
+ * error.
  */
 int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
 
 /*
  * As if the packet had just arrived on ifindex.  Not for two threads at once.  What is meant for the
  * loopback device goes the outbound way, which ends there.  -EOPNOTSUPP the
- * kernel has no tcx; -ENODEV no such interface; -ENETDOWN it (or lo) is down.
+ * kernel has no tcx; -ENODEV no such interface; -ENETDOWN it (or lo) is down;
+ * -EAGAIN as above.
  */
 int wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
+
+/* After -EAGAIN for that packet: until there is room, or timeout_ms are over. */
+void wd_inject_wait(const struct wd_inject *inject, const struct wd_packet *packet, bool outbound, int timeout_ms);
 
 #endif

@@ -14,8 +14,10 @@
 #include "core/packet.h"
 #include "linux/addrtag.h"
 
-#define ACK_EVERY 256      /* verdicts between two confirmations that are asked for */
-#define VERIFY_MAX 2048    /* transport checksums of longer packets are not verified */
+#define ACK_EVERY 256   /* verdicts between two confirmations that are asked for */
+#define VERIFY_MAX 2048 /* transport checksums of longer packets are not verified */
+#define RECOVER_WAIT_MS 20
+#define PULLS_PER_TICK 64  /* of WD_QUEUE_PULL messages */
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
 
 int64_t
@@ -43,6 +45,20 @@ ready_remove(struct wd_queue *queue, struct wd_slot *slot)
 
 /* ---- Verdicts ----------------------------------------------------------- */
 
+static void
+send_if_full(struct wd_queue *queue)
+{
+    if (wd_nfq_batch_full(&queue->batch))
+        wd_nfq_batch_send(&queue->nfq, &queue->batch);
+}
+
+static void
+verdict_drop(struct wd_queue *queue, uint32_t id)
+{
+    wd_nfq_batch_add(&queue->nfq, &queue->batch, id, NF_DROP, NULL, 0, false);
+    send_if_full(queue);
+}
+
 void
 wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed)
 {
@@ -53,17 +69,7 @@ wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed)
     slot->seq = wd_nfq_batch_add(&queue->nfq, &queue->batch, slot->id, NF_ACCEPT, changed ? slot->data : NULL,
                                  slot->cap_len, ack);
     wd_slot_append(&queue->sent, slot);
-    if (wd_nfq_batch_full(&queue->batch))
-        wd_nfq_batch_send(&queue->nfq, &queue->batch);
-}
-
-static void
-verdict_drop(struct wd_queue *queue, struct wd_slot *slot)
-{
-    wd_nfq_batch_add(&queue->nfq, &queue->batch, slot->id, NF_DROP, NULL, 0, false);
-    wd_slot_put(&queue->pool, slot);
-    if (wd_nfq_batch_full(&queue->batch))
-        wd_nfq_batch_send(&queue->nfq, &queue->batch);
+    send_if_full(queue);
 }
 
 int
@@ -93,6 +99,18 @@ wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool out
                     : wd_inject_inbound(queue->inject, packet, ifindex);
 }
 
+/* Under the lock: waits a little for room in the socket's buffer. */
+static int
+inject_soon(struct wd_queue *queue, const struct wd_packet *packet, const struct wd_slot *slot)
+{
+    int error = wd_queue_inject(queue, packet, slot->outbound, slot->ifindex);
+
+    if (error != -EAGAIN)
+        return error;
+    wd_inject_wait(queue->inject, packet, slot->outbound, RECOVER_WAIT_MS);
+    return wd_queue_inject(queue, packet, slot->outbound, slot->ifindex);
+}
+
 /* The kernel had dropped the packet (a flush of all queues, a device gone down): our copy takes its place. */
 static void
 recover(struct wd_queue *queue, struct wd_slot *slot)
@@ -102,7 +120,7 @@ recover(struct wd_queue *queue, struct wd_slot *slot)
     if (slot->csum_not_ready)
         wd_cksum_fill(slot->data, slot->cap_len, 0);
     if (slot->cap_len == slot->len && wd_packet_parse(slot->data, slot->cap_len, &packet) &&
-        wd_queue_inject(queue, &packet, slot->outbound, slot->ifindex) == 0)
+        inject_soon(queue, &packet, slot) == 0)
         queue->stats.Recovered++;
     else
         queue->stats.DropFlushed++;
@@ -217,7 +235,8 @@ static void
 drop_unread(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
 {
     ++*counter;
-    verdict_drop(queue, slot);
+    verdict_drop(queue, slot->id);
+    wd_slot_put(&queue->pool, slot);
 }
 
 static void
@@ -228,7 +247,7 @@ take_packet(struct wd_queue *queue, const struct wd_nfq_packet *nfq, unsigned in
 
     if (!slot || !slot_fill(queue, slot, nfq, index)) {
         queue->stats.DropBuffer++;
-        wd_nfq_batch_add(&queue->nfq, &queue->batch, nfq->id, NF_DROP, NULL, 0, false);
+        verdict_drop(queue, nfq->id);
         if (slot)
             wd_slot_put(&queue->pool, slot);
         return;
@@ -343,21 +362,36 @@ expire_held(struct wd_queue *queue, int64_t now)
         drop_held(queue, queue->held.list.first);
 }
 
+/*
+ * A waiting reader pulls itself.  What does not fit is dropped as its length
+ * demands.  False: nothing is left; true: more comes than may be taken at once,
+ * as others wait for the lock and for the janitor.
+ */
+static bool
+pull_all(struct wd_queue *queue)
+{
+    for (unsigned int i = 0; i < PULLS_PER_TICK; i++)
+        if (queue->has_reader || pull(queue) < WD_QUEUE_PULL)
+            return false;
+    return true;
+}
+
 int64_t
 wd_queue_tick(struct wd_queue *queue, int64_t now, int64_t *interval)
 {
     int64_t next = INT64_MAX;
+    bool more;
 
     pthread_mutex_lock(&queue->lock);
-    /* A waiting reader pulls itself.  What does not fit is dropped as its length demands. */
-    while (!queue->has_reader && pull(queue) == WD_QUEUE_PULL)
-        ;
+    more = pull_all(queue);
     expire_ready(queue, now);
     expire_held(queue, now);
     wd_queue_flush(queue);
     if (queue->waiters && queue->ready.first)
         pthread_cond_signal(&queue->followers);
-    if (queue->held.list.first)
+    if (more)
+        next = now;
+    else if (queue->held.list.first)
         next = queue->held.list.first->held_since + queue->limits.hold_time;
     else if (!queue->ready.first && !queue->sent.first)
         wd_slot_pool_trim(&queue->pool);
@@ -373,7 +407,8 @@ wd_queue_unwatch(struct wd_queue *queue, int kick_fd)
     bool idle;
 
     pthread_mutex_lock(&queue->lock);
-    idle = !queue->held.list.first && !queue->sent.first && !queue->ready.first;
+    /* A waiting reader reads the answers to what was sent; if it leaves anything undone it kicks. */
+    idle = !queue->held.list.first && !queue->ready.first && (!queue->sent.first || queue->has_reader);
     queue->unwatched = idle;
     queue->kick_fd = kick_fd;
     pthread_mutex_unlock(&queue->lock);
@@ -413,6 +448,7 @@ deliver(struct wd_queue *queue, struct wd_slot *slot, struct wd_recv *io, int64_
 {
     uint32_t room = io->buf_len - io->ret_len;
     uint32_t len = slot->cap_len;
+    bool whole = slot->cap_len == slot->len;
 
     if (io->buf && len > room) {
         if (io->ret_count)
@@ -431,14 +467,14 @@ deliver(struct wd_queue *queue, struct wd_slot *slot, struct wd_recv *io, int64_
     slot->held_since = now;
     if (queue->recv_only) {
         drop_unread(queue, slot, &queue->stats.NotReturned);
-        return true;
+        return whole;
     }
     if (queue->held.list.count >= queue->limits.length)
         drop_held(queue, queue->held.list.first);
     wd_held_add(&queue->held, slot);
     kick(queue);
     /* A packet that is cut must be the last of a batch, or its length field would hide the next. */
-    return slot->cap_len == slot->len;
+    return whole;
 }
 
 static int
@@ -464,6 +500,7 @@ wait_for_packet(struct wd_queue *queue)
         if (queue->ready.first)
             return 0;
         if (queue->has_reader) {
+            wd_queue_flush(queue); /* of what was too old */
             queue->waiters++;
             pthread_cond_wait(&queue->followers, &queue->lock);
             queue->waiters--;
@@ -484,6 +521,8 @@ wd_queue_recv(struct wd_queue *queue, struct wd_recv *io)
     error = wait_for_packet(queue);
     if (!error)
         error = deliver_ready(queue, io);
+    if (queue->ready.first || queue->sent.first)
+        kick(queue);
     if (queue->waiters)
         pthread_cond_signal(&queue->followers); /* the next reader, or for what is left in ready */
     pthread_mutex_unlock(&queue->lock);

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,15 +51,18 @@ wd_registry_add(const struct wd_open *open, struct wd_entry *ret_entry)
     static atomic_uint count;
     char temporary[sizeof(ret_entry->name) + 8];
     int dir = open_dir(true), fd = -1;
+    uint32_t salt;
 
     ret_entry->fd = -1;
     if (dir < 0)
         return;
-    snprintf(ret_entry->name, sizeof(ret_entry->name), "%d-%u", getpid(), atomic_fetch_add(&count, 1));
+    /* The pid alone may be that of a process in another pid namespace, too. */
+    if (getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
+        goto out;
+    snprintf(ret_entry->name, sizeof(ret_entry->name), "%d-%u-%08" PRIx32, getpid(), atomic_fetch_add(&count, 1),
+             salt);
     snprintf(temporary, sizeof(temporary), ".%s", ret_entry->name);
     fd = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0 && errno == EEXIST && unlinkat(dir, temporary, 0) == 0) /* of a dead process with our pid */
-        fd = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         goto out;
     if (flock(fd, LOCK_EX | LOCK_NB) < 0 || write_entry(fd, open) < 0 ||

@@ -34,6 +34,7 @@
 #endif
 
 #define CHAIN_PRIORITY_BASE (-1000000) /* the same in all versions: nft priority = this - WinDivert priority */
+#define TABLE_NAMES 64                 /* tried before giving up */
 #define BATCH_SIZE (256 * 1024)
 #define XT_SIZE(type) ((sizeof(type) + 7) / 8 * 8) /* xtables pads what it is given to 8 bytes */
 
@@ -396,11 +397,33 @@ close_netns(struct wd_ruleset *rules)
         close(rules->netns_fd);
 }
 
+/*
+ * A process of another pid namespace may have our pid, and a table of that
+ * name in this network namespace: EPERM (as missing rights), so other names.
+ */
+static int
+make_table(struct wd_ruleset *rules)
+{
+    int error = -EPERM;
+
+    for (int i = 0; i < TABLE_NAMES && (error == -EPERM || error == -EEXIST); i++) {
+        struct batch batch;
+
+        snprintf(rules->table, sizeof(rules->table), "wd-%d-%u", getpid(), tables_made++);
+        batch_begin(&batch, rules);
+        if (!batch.error)
+            put_table(&batch);
+        error = batch_commit(&batch);
+        if (error)
+            drain(rules->nl);
+    }
+    return error;
+}
+
 static int
 ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
 {
     struct wd_ruleset *rules = calloc(1, sizeof(*rules));
-    struct batch batch;
     int error;
 
     if (!rules)
@@ -411,13 +434,9 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
     rules->refs = 1;
     rules->inbound_fd = -1;
     rules->netns_fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-    snprintf(rules->table, sizeof(rules->table), "wd-%d-%u", getpid(), tables_made++);
     error = owner_socket(&rules->nl);
     if (!error) {
-        batch_begin(&batch, rules);
-        if (!batch.error)
-            put_table(&batch);
-        error = batch_commit(&batch);
+        error = make_table(rules);
         if (error)
             mnl_socket_close(rules->nl);
     }

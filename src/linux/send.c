@@ -9,6 +9,8 @@
 #include "linux/addrtag.h"
 #include "linux/queue.h"
 
+#define ROOM_WAIT_MS 50 /* between two looks whether the handle was closed or shut down */
+
 struct item {
     const WINDIVERT_ADDRESS *addr;
     const uint8_t *data;
@@ -95,7 +97,25 @@ return_held(struct wd_queue *queue, const struct item *item)
     return 0;
 }
 
-/* Under the lock, but sent at once; a copy only where bytes have to be filled in. */
+/* Waits for room without the lock: others receive, the janitor looks after what is held, Close gets in. */
+static int
+inject_when_room(struct wd_queue *queue, const struct wd_packet *packet, const WINDIVERT_ADDRESS *addr)
+{
+    for (;;) {
+        int error = wd_queue_inject(queue, packet, addr->Outbound, addr->Network.IfIdx);
+
+        if (error != -EAGAIN)
+            return error;
+        pthread_mutex_unlock(&queue->lock);
+        wd_inject_wait(queue->inject, packet, addr->Outbound, ROOM_WAIT_MS);
+        pthread_mutex_lock(&queue->lock);
+        if (queue->aborted)
+            return -ECANCELED;
+        if (queue->shut_send)
+            return -ESHUTDOWN;
+    }
+}
+
 static int
 inject_new(struct wd_queue *queue, const struct item *item)
 {
@@ -110,7 +130,7 @@ inject_new(struct wd_queue *queue, const struct item *item)
     memcpy(copy, item->data, item->len);
     error = finish_bytes(copy, item->len, addr);
     if (!error && wd_packet_parse(copy, item->len, &packet))
-        error = wd_queue_inject(queue, &packet, addr->Outbound, addr->Network.IfIdx);
+        error = inject_when_room(queue, &packet, addr);
     wd_slot_big_put(&queue->pool, copy);
     if (!error)
         queue->stats.Injected++;

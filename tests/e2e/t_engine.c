@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* Corners of the engine: what it counts, whom it keeps waiting, what it shares with others. */
+#include "e2e.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PORT 5001
+#define FILTER "udp.DstPort == 5001"
+
+/* A filter that the kernel does not decide is dropped by a thread of the library: the figures are the same. */
+static void
+engine_drop_figures(void)
+{
+    int rx = e2e_udp_receiver("b", E2E_B4, PORT), tx = e2e_udp_sender("a", E2E_B4, PORT, 0);
+    HANDLE h = e2e_open(FILTER " and ifIdx > 1", 0, WINDIVERT_FLAG_DROP);
+    WINDIVERT_EXT_STATS s;
+
+    for (uint32_t i = 0; i < 500; i++)
+        CHECK(e2e_send(tx, 64, i) || errno == EPERM, "send: error %d", errno);
+    WAIT_UNTIL((s = e2e_stats(h)).DropFilter >= 500, 3000, "%llu dropped", (unsigned long long)s.DropFilter);
+    CHECK(s.DropFilter == 500 && s.Delivered == 0 && s.NotReturned == 0,
+          "dropped %llu, delivered %llu, not returned %llu; expected 500, 0, 0", (unsigned long long)s.DropFilter,
+          (unsigned long long)s.Delivered, (unsigned long long)s.NotReturned);
+    CHECK_API(WinDivertClose(h));
+    e2e_marker(tx, rx);
+}
+
+/* What a handle of a lower priority drops was sent all the same, and the rest of the batch goes on. */
+static void
+send_into_drop(const char *ip)
+{
+    bool v6 = strchr(ip, ':');
+    int rx = e2e_udp_receiver("b", ip, PORT + 1), tx = e2e_udp_sender("a", ip, PORT + 1, 0);
+    HANDLE drop = e2e_open(FILTER, 0, WINDIVERT_FLAG_DROP), h = e2e_open("false", 1, 0);
+    WINDIVERT_ADDRESS addr[2] = {e2e_new_outbound(v6), e2e_new_outbound(v6)};
+    uint8_t packet[256], got[64];
+    UINT len, first = e2e_make_udp(packet, v6 ? E2E_A6 : E2E_A4, 4000, ip, PORT, "one", 3), sent;
+
+    len = first + e2e_make_udp(packet + first, v6 ? E2E_A6 : E2E_A4, 4000, ip, PORT + 1, "two", 3);
+    CHECK_API(WinDivertSend(h, packet, first, &sent, addr));
+    CHECK(sent == first, "%u of %u bytes sent", sent, first);
+    CHECK_API(WinDivertSendEx(h, packet, len, &sent, 0, addr, sizeof(addr), NULL));
+    CHECK(sent == len, "%u of %u bytes sent", sent, len);
+    CHECK(e2e_receive(rx, got, sizeof(got), 3000) == 3 && memcmp(got, "two", 3) == 0, "the second did not arrive");
+    CHECK(e2e_stats(drop).DropFilter == 2, "%llu dropped", (unsigned long long)e2e_stats(drop).DropFilter);
+    CHECK(e2e_stats(h).Injected == 3, "%llu injected", (unsigned long long)e2e_stats(h).Injected);
+    CHECK_API(WinDivertClose(h));
+    CHECK_API(WinDivertClose(drop));
+    e2e_marker(tx, rx);
+}
+
+static void
+engine_send_into_drop4(void)
+{
+    send_into_drop(E2E_B4);
+}
+
+static void
+engine_send_into_drop6(void)
+{
+    send_into_drop(E2E_B6);
+}
+
+/* How often the threads of this process, but the calling one, have slept. */
+static unsigned long
+sleeps_of_others(void)
+{
+    DIR *dir = opendir("/proc/self/task");
+    unsigned long total = 0;
+    const struct dirent *entry;
+
+    CHECK(dir, "/proc/self/task: error %d", errno);
+    while ((entry = readdir(dir))) {
+        char path[64], line[128];
+        unsigned long n;
+        FILE *f;
+
+        if (entry->d_name[0] == '.' || atoi(entry->d_name) == gettid())
+            continue;
+        snprintf(path, sizeof(path), "/proc/self/task/%.20s/status", entry->d_name);
+        f = fopen(path, "r");
+        while (f && fgets(line, sizeof(line), f))
+            if (sscanf(line, "voluntary_ctxt_switches: %lu", &n) == 1)
+                total += n;
+        if (f)
+            fclose(f);
+    }
+    closedir(dir);
+    return total;
+}
+
+static bool
+quiet(void)
+{
+    unsigned long before = sleeps_of_others();
+
+    e2e_nap_us(300000);
+    return sleeps_of_others() == before;
+}
+
+/* After the traffic nothing of the library wakes up any more. */
+static void
+engine_idle(void)
+{
+    struct e2e_pump pump = {.count = 200};
+    struct e2e_passer p = {.batch = 8};
+
+    pump.rx = e2e_udp_receiver("b", E2E_B4, PORT);
+    pump.tx = e2e_udp_sender("a", E2E_B4, PORT, 0);
+    p.handle = e2e_open(FILTER, 0, 0);
+    e2e_pass_start(&p);
+    e2e_udp_pump(&pump);
+    WAIT_UNTIL(quiet(), 5000, "a thread still wakes up again and again");
+    e2e_udp_pump(&pump);
+    WAIT_UNTIL(quiet(), 5000, "a thread still wakes up again and again");
+    e2e_pass_stop(&p);
+    e2e_marker(pump.tx, pump.rx);
+}
+
+/*
+ * One thread, two handles: what the upper one injects the lower one takes, and
+ * nobody receives it.  The sender's buffer fills; the packets that fill it are
+ * dropped as the lower queue's limits demand, and Send goes on.
+ */
+static void
+engine_inject_into_own_queue(void)
+{
+    int rx = e2e_udp_receiver("b", E2E_B4, PORT), tx = e2e_udp_sender("a", E2E_B4, PORT, 0);
+    HANDLE lower = e2e_open(FILTER, 0, 0), upper = e2e_open(FILTER, 10, 0);
+    static WINDIVERT_ADDRESS addr[255], held;
+    static uint8_t packets[255 * 64], buf[E2E_PACKET_MAX];
+    const uint32_t batches = 400;
+    UINT one = 0, len = 0, sent;
+    int64_t start = e2e_now_us();
+
+    for (unsigned i = 0; i < 255; i++) {
+        addr[i] = e2e_new_outbound(false);
+        one = e2e_make_udp(packets + len, E2E_A4, 4000, E2E_B4, PORT, "12345678", 8);
+        len += one;
+    }
+    CHECK_API(WinDivertExtSetParam(upper, WINDIVERT_EXT_PARAM_HOLD_TIME, 2000));
+    CHECK(e2e_send(tx, 64, 0), "send");
+    e2e_recv_packet(upper, buf, &held); /* so that the janitor has to look after the upper one, first */
+    for (uint32_t i = 0; i < batches; i++) {
+        CHECK_API(WinDivertSendEx(upper, packets, len, &sent, 0, addr, sizeof(addr), NULL));
+        CHECK(sent == len, "%u of %u bytes sent", sent, len);
+        CHECK(e2e_now_us() < start + 15000000, "only %u batches in 15 s", i);
+    }
+    CHECK_API(WinDivertShutdown(lower, WINDIVERT_SHUTDOWN_RECV));
+    CHECK_API(WinDivertClose(upper));
+    CHECK_API(WinDivertClose(lower));
+    WAIT_UNTIL(e2e_drain(rx) == 0, 5000, "packets still arrive");
+    e2e_marker(tx, rx);
+}
+
+struct sender {
+    HANDLE handle;
+    _Atomic uint64_t sent;
+    _Atomic unsigned error;
+};
+
+static void *
+send_until_refused(void *arg)
+{
+    struct sender *s = arg;
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(false);
+    static uint8_t packet[1500], payload[1000];
+    UINT len = e2e_make_udp(packet, E2E_A4, 4000, E2E_B4, PORT, payload, sizeof(payload));
+
+    while (WinDivertSend(s->handle, packet, len, NULL, &addr))
+        s->sent++;
+    s->error = GetLastError();
+    return NULL;
+}
+
+/* A Send that waits for room in the socket's buffer is ended by Close, and so by Shutdown. */
+static void
+send_is_woken(bool by_close, DWORD want)
+{
+    struct sender s = {.handle = e2e_open("false", 0, 0)};
+    uint64_t before = ~0ull;
+    pthread_t thread;
+    int64_t start;
+
+    /* The device takes so little that the buffer fills. */
+    free(e2e_shell("a", "tc qdisc add dev va root tbf rate 8kbit burst 2kb limit 64mb"));
+    CHECK(pthread_create(&thread, NULL, send_until_refused, &s) == 0, "pthread_create");
+    for (unsigned i = 0; i < 100 && before != s.sent; i++) {
+        before = s.sent;
+        e2e_nap_us(100000);
+    }
+    CHECK(before == s.sent && s.sent > 100 && !s.error, "Send does not wait: %llu sent, error %u",
+          (unsigned long long)s.sent, s.error);
+    start = e2e_now_us();
+    if (by_close)
+        CHECK_API(WinDivertClose(s.handle));
+    else
+        CHECK_API(WinDivertShutdown(s.handle, WINDIVERT_SHUTDOWN_SEND));
+    pthread_join(thread, NULL);
+    CHECK(e2e_now_us() < start + 3000000, "ended only after %lld us", (long long)(e2e_now_us() - start));
+    CHECK(s.error == want, "Send ended with %u, expected %u", s.error, want);
+    if (!by_close)
+        CHECK_API(WinDivertClose(s.handle));
+    free(e2e_shell("a", "tc qdisc del dev va root"));
+}
+
+static void
+engine_close_wakes_send(void)
+{
+    send_is_woken(true, ERROR_OPERATION_ABORTED);
+}
+
+static void
+engine_shutdown_wakes_send(void)
+{
+    send_is_woken(false, ERROR_NO_DATA);
+}
+
+/* IfIdx says by which interface a multicast packet leaves, whatever the routing table knows. */
+static void
+multicast(bool v6, const char *group)
+{
+    int rx = e2e_udp_receiver("b", v6 ? "::" : "0.0.0.0", PORT);
+    struct sockaddr_storage to;
+    struct group_req join = {.gr_interface = e2e_ifindex("b", "vb")};
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
+    HANDLE h = e2e_open("false", 0, 0);
+    uint8_t packet[128], got[64];
+    UINT len = e2e_make_udp(packet, v6 ? E2E_A6 : E2E_A4, 4000, group, PORT, "many", 4);
+    socklen_t to_len = e2e_sockaddr(group, 0, &to);
+
+    memcpy(&join.gr_group, &to, to_len);
+    CHECK(setsockopt(rx, v6 ? SOL_IPV6 : SOL_IP, MCAST_JOIN_GROUP, &join, sizeof(join)) == 0, "join: error %d",
+          errno);
+    addr.Network.IfIdx = e2e_ifindex("a", "va");
+    CHECK_API(WinDivertSend(h, packet, len, NULL, &addr));
+    CHECK(e2e_receive(rx, got, sizeof(got), 3000) == 4, "%s did not arrive", group);
+    CHECK_API(WinDivertClose(h));
+}
+
+static void
+engine_multicast4(void)
+{
+    multicast(false, "239.1.2.3");
+}
+
+static void
+engine_multicast6(void)
+{
+    free(e2e_shell("a", "ip -6 route add multicast ff05::/16 dev lo table local metric 1 || true"));
+    multicast(true, "ff05::1:3");
+    free(e2e_shell("a", "ip -6 route del multicast ff05::/16 dev lo table local metric 1 || true"));
+}
+
+/* A packet longer than the kernel can hand over is the last of its batch, on every kind of handle. */
+static void
+engine_cut_ends_batch(void)
+{
+    int rx = e2e_udp_receiver("a", "127.0.0.1", PORT), tx = e2e_udp_sender("a", "127.0.0.1", PORT, 0);
+    HANDLE h = e2e_open(FILTER " and outbound", 0, WINDIVERT_FLAG_RECV_ONLY);
+    static uint8_t buf[3 * E2E_PACKET_MAX];
+    WINDIVERT_ADDRESS addr[3];
+    UINT addr_len, len, count = 0;
+
+    /* The third is there before the first is received, so a batch could hold all of them. */
+    CHECK(e2e_send(tx, 65507, 0) && e2e_send(tx, 65507, 1) && e2e_send(tx, 64, 2), "send: error %d", errno);
+    while (count < 3) {
+        addr_len = sizeof(addr);
+        CHECK_API(WinDivertRecvEx(h, buf, sizeof(buf), &len, 0, addr, &addr_len, NULL));
+        CHECK(addr_len == sizeof(addr[0]), "%u packets in a batch that begins with a cut one",
+              addr_len / (UINT)sizeof(addr[0]));
+        count++;
+    }
+    CHECK_API(WinDivertClose(h));
+    e2e_marker(tx, rx);
+}
+
+struct pair {
+    _Atomic int open, stop;
+};
+
+/* Process 1 of a pid namespace of its own. */
+static void
+as_process_1(void *arg)
+{
+    struct pair *pair = arg;
+    int status = 0;
+    pid_t pid;
+    HANDLE h;
+
+    CHECK(unshare(CLONE_NEWPID) == 0, "unshare: error %d", errno);
+    pid = fork();
+    CHECK(pid >= 0, "fork: error %d", errno);
+    if (pid) {
+        CHECK(waitpid(pid, &status, 0) == pid && status == 0, "ended with %#x", status);
+        return;
+    }
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    CHECK(getpid() == 1, "not process 1");
+    h = e2e_open(FILTER, 0, WINDIVERT_FLAG_SNIFF);
+    pair->open++;
+    WAIT_UNTIL(pair->stop, 10000, "nobody said stop");
+    CHECK_API(WinDivertClose(h));
+    _exit(0);
+}
+
+/* Two containers that share a network: the same pid, the same namespace. */
+static void
+engine_same_pid(void)
+{
+    struct pair *pair = e2e_shared(sizeof(*pair));
+    pid_t first = e2e_spawn("a", as_process_1, pair), second;
+
+    WAIT_UNTIL(pair->open == 1, 5000, "the first is not open");
+    second = e2e_spawn("a", as_process_1, pair);
+    WAIT_UNTIL(pair->open == 2, 5000, "the second is not open");
+    free(e2e_shell("a", "test $(ls /run/windivert | wc -l) -eq 2"));
+    pair->stop = 1;
+    e2e_join(first);
+    e2e_join(second);
+}
+
+const struct e2e_test e2e_engine_tests[] = {
+    {"engine_drop_figures", engine_drop_figures, 0},
+    {"engine_send_into_drop4", engine_send_into_drop4, 0},
+    {"engine_send_into_drop6", engine_send_into_drop6, 0},
+    {"engine_idle", engine_idle, 0},
+    {"engine_inject_into_own_queue", engine_inject_into_own_queue, 0},
+    {"engine_close_wakes_send", engine_close_wakes_send, 0},
+    {"engine_shutdown_wakes_send", engine_shutdown_wakes_send, 0},
+    {"engine_multicast4", engine_multicast4, 0},
+    {"engine_multicast6", engine_multicast6, 0},
+    {"engine_cut_ends_batch", engine_cut_ends_batch, 0},
+    {"engine_same_pid", engine_same_pid, 0},
+    {NULL, NULL, 0},
+};
