@@ -11,6 +11,7 @@
 #include "core/prog.h"
 
 enum wd_hook { WD_HOOK_LOCAL_OUT, WD_HOOK_LOCAL_IN, WD_HOOK_FORWARD };
+#define WD_HOOKS 3
 
 enum wd_gen_mode {
     WD_GEN_MATCH, /* returns 1 for a matching packet, 0 otherwise (divert, drop) */

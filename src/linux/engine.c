@@ -26,7 +26,6 @@
 #include "linux/sniff.h"
 
 #define MS 10000 /* of 100 ns */
-#define HOOKS 2  /* of the NETWORK layer */
 
 struct wd_handle {
     WINDIVERT_LAYER layer;
@@ -36,7 +35,7 @@ struct wd_handle {
     struct wd_filter *filter;
 
     struct wd_ruleset *rules;
-    struct wd_chain *chain[HOOKS];
+    struct wd_chains chains;
     struct wd_inject inject;
     struct wd_queue *queue; /* diverted packets, and all sending */
     struct wd_sniff *sniff; /* SNIFF */
@@ -139,27 +138,6 @@ open_queue(struct wd_handle *handle, bool bound, struct wd_error *err)
     return 0;
 }
 
-static int
-install(struct wd_handle *handle, const struct wd_plan *plan, struct wd_error *err)
-{
-    static const enum wd_hook hooks[HOOKS] = {WD_HOOK_LOCAL_OUT, WD_HOOK_LOCAL_IN};
-    int error = 0;
-
-    for (size_t i = 0; i < HOOKS && !error; i++) {
-        struct wd_rule rules[WD_PLAN_RULES_MAX];
-        size_t count = 0;
-
-        for (size_t j = 0; j < plan->count; j++)
-            if (plan->rule[j].hook == hooks[i])
-                rules[count++] = plan->rule[j];
-        if (count)
-            error =
-                wd_ruleset_install(handle->rules, hooks[i], handle->priority, rules, count, &handle->chain[i], err);
-    }
-    handle->installed = true;
-    return error;
-}
-
 /* Filter, action -> programs, rules. */
 static int
 plan_and_install(struct wd_handle *handle, enum wd_rule_action action, struct wd_error *err)
@@ -186,7 +164,8 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, struct wd
         handle->queue->exact = wd_filter_prog(handle->filter);
     if (!plan.exact && action == WD_RULE_NONE)
         wd_sniff_set_exact(handle->sniff, wd_filter_prog(handle->filter));
-    error = install(handle, &plan, err);
+    error = wd_ruleset_install(handle->rules, handle->priority, plan.rule, plan.count, &handle->chains, err);
+    handle->installed = !error;
     wd_plan_free(&plan);
     return error;
 }
@@ -400,10 +379,7 @@ uninstall(struct wd_handle *handle)
 {
     if (!handle->installed)
         return;
-    for (size_t i = 0; i < HOOKS; i++) {
-        wd_ruleset_remove(handle->rules, handle->chain[i]);
-        handle->chain[i] = NULL;
-    }
+    wd_ruleset_remove(handle->rules, &handle->chains);
     handle->installed = false;
     wait_for_packets_in_flight();
 }

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <net/if.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include "linux/inbound.h"
 
 #define LOOPBACK_IFINDEX 1                /* in every network namespace */
+#define PREFIXED_IFS_MAX 2                /* interfaces with rules of their own, up to which prefixes pay */
 #define NO_IFINDEX 0                      /* of no interface */
 #define OTHER_IFINDEX (UINT64_C(1) << 32) /* stands for all that have no rule of their own: no test can name it */
 
@@ -17,7 +19,6 @@ struct planner {
     const struct wd_filter *filter;
     const struct wd_plan_opts *opts;
     struct wd_plan *plan;
-    struct wd_arena *arena;
     struct wd_error *err;
     uint32_t ifs[WD_RULE_IFS_MAX]; /* interfaces that have a rule of their own at LOCAL_OUT */
     unsigned int if_count;
@@ -114,7 +115,8 @@ known_at(const struct planner *planner, const struct wd_rule *rule)
 }
 
 static int
-load(const struct planner *planner, const struct wd_prog *prog, const struct wd_rule *rule, int *ret_fd)
+generate(const struct planner *planner, const struct wd_prog *prog, const struct wd_rule *rule,
+         struct wd_plan_class *class)
 {
     const struct wd_plan_opts *opts = planner->opts;
     struct wd_gen_opts gen = {
@@ -129,47 +131,114 @@ load(const struct planner *planner, const struct wd_prog *prog, const struct wd_
         .ring_fd = opts->ring_fd,
         .bounded = !wd_bpf_can_loop(),
     };
-    struct wd_code code;
-    int error = wd_gen(prog, &gen, &code, planner->err);
+    int error = wd_gen(prog, &gen, &class->code, planner->err);
 
-    if (error)
+    if (error || opts->dry)
         return error;
-    error = wd_bpf_load(BPF_PROG_TYPE_SOCKET_FILTER, code.insns, code.count, "wd_filter", ret_fd, planner->err);
-    wd_code_free(&code);
-    return error;
+    return wd_bpf_load(BPF_PROG_TYPE_SOCKET_FILTER, class->code.insns, class->code.count, "wd_filter",
+                       &class->prog_fd, planner->err);
 }
 
 /* Instead of a program that cannot be had: everything but what carries a tag. */
 static int
-load_coarse(const struct planner *planner, const struct wd_rule *rule, int *ret_fd)
+generate_coarse(const struct planner *planner, const struct wd_rule *rule, struct wd_plan_class *class)
 {
     const struct wd_prog all = {.layer = WINDIVERT_LAYER_NETWORK, .start = WD_ACCEPT};
 
-    return load(planner, &all, rule, ret_fd);
+    wd_code_free(&class->code);
+    class->coarse = true;
+    return generate(planner, &all, rule, class);
+}
+
+static struct wd_rule *
+new_rule(struct wd_plan *plan, const struct wd_rule *like)
+{
+    if (plan->count == plan->room) {
+        size_t room = plan->room ? 2 * plan->room : 8;
+        struct wd_rule *more = realloc(plan->rule, room * sizeof(*more));
+
+        if (!more)
+            return NULL;
+        plan->rule = more;
+        plan->room = room;
+    }
+    plan->rule[plan->count] = *like;
+    return &plan->rule[plan->count++];
+}
+
+/* The rules of a class: one for each prefix; a single one where there are many classes, as each costs every packet. */
+static int
+add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_rule *like,
+          struct wd_plan_class *class)
+{
+    struct wd_plan *plan = planner->plan;
+    struct wd_prefix *prefix = wd_arena_alloc(&plan->arena, WD_PREFIXES_MAX, sizeof(*prefix));
+    unsigned int count = 0;
+    int error;
+
+    if (!prefix)
+        return -ENOMEM;
+    error = wd_native_prefixes(&plan->arena, prog, like->hook == WD_HOOK_LOCAL_OUT, prefix, &count);
+    if (!error && planner->if_count > PREFIXED_IFS_MAX) {
+        prefix[0].count = 0;
+        count = 1;
+    }
+    for (unsigned int i = 0; i < count && !error; i++) {
+        struct wd_rule *rule = new_rule(plan, like);
+
+        if (!rule)
+            return -ENOMEM;
+        rule->prefix = &prefix[i];
+        rule->prog_fd = class->prog_fd;
+        class->rule_count++;
+    }
+    return error;
+}
+
+static struct wd_plan_class *
+new_class(struct wd_plan *plan)
+{
+    struct wd_plan_class *class = wd_arena_alloc(&plan->arena, 1, sizeof(*class));
+
+    if (!class)
+        return NULL;
+    class->prog_fd = -1;
+    class->first_rule = plan->count;
+    *plan->last_class = class;
+    plan->last_class = &class->next;
+    return class;
+}
+
+/* What the kernel refuses of a program is decided here instead; what it does not grant, it will not grant then. */
+static bool
+is_refusal(int error)
+{
+    return error && error != -EPERM && error != -ENOMEM;
 }
 
 static int
-plan_class(struct planner *planner, struct wd_rule rule)
+plan_class(struct planner *planner, const struct wd_rule *like)
 {
-    struct wd_known known = known_at(planner, &rule);
+    struct wd_known known = known_at(planner, like);
+    struct wd_plan *plan = planner->plan;
+    struct wd_plan_class *class;
     struct wd_prog *prog;
     bool exact;
-    int error = wd_filter_specialise(planner->arena, planner->filter, &known, &prog, &exact);
+    int error = wd_filter_specialise(&plan->arena, planner->filter, &known, &prog, &exact);
 
-    if (error)
-        return wd_error_set(planner->err, error, NULL, "specialise the filter: %s", strerror(-error));
-    if (prog->start == WD_REJECT)
+    if (!error && prog->start == WD_REJECT)
         return 0;
-    error = load(planner, prog, &rule, &rule.prog_fd);
-    if (error && error != -EPERM && error != -ENOMEM) {
-        exact = false;
-        error = load_coarse(planner, &rule, &rule.prog_fd);
-    }
+    class = error ? NULL : new_class(plan);
+    if (!class)
+        return wd_error_set(planner->err, -ENOMEM, NULL, "specialise the filter: out of memory");
+    error = generate(planner, prog, like, class);
+    if (is_refusal(error))
+        error = generate_coarse(planner, like, class);
     if (error)
         return error;
-    planner->plan->exact &= exact;
-    planner->plan->rule[planner->plan->count++] = rule;
-    return 0;
+    plan->exact &= exact && !class->coarse;
+    error = add_rules(planner, prog, like, class);
+    return error ? wd_error_set(planner->err, error, NULL, "plan the rules: out of memory") : 0;
 }
 
 /* ---- The NETWORK layer -------------------------------------------------- */
@@ -186,67 +255,76 @@ rule_at(const struct planner *planner, enum wd_hook hook, enum wd_rule_dev dev)
     };
 }
 
+static int
+plan_dev(struct planner *planner, enum wd_hook hook, enum wd_rule_dev dev, uint32_t oif)
+{
+    struct wd_rule like = rule_at(planner, hook, dev);
+
+    like.oif = oif;
+    return plan_class(planner, &like);
+}
+
+/* Outgoing by none of the interfaces that have rules of their own. */
+static int
+plan_rest(struct planner *planner)
+{
+    struct wd_rule like = rule_at(planner, WD_HOOK_LOCAL_OUT, WD_RULE_OTHER_DEV);
+    uint32_t *ifs = wd_arena_alloc(&planner->plan->arena, WD_RULE_IFS_MAX, sizeof(*ifs));
+
+    if (!ifs)
+        return wd_error_set(planner->err, -ENOMEM, NULL, "plan the rules: out of memory");
+    memcpy(ifs, planner->ifs, sizeof(planner->ifs));
+    like.not_oif = ifs;
+    like.not_oif_count = planner->if_count;
+    return plan_class(planner, &like);
+}
+
 /* Outbound: loopback, each interface that matters, the others; or all in one where it makes no difference. */
 static int
 plan_out(struct planner *planner, bool split)
 {
-    struct wd_rule rest = rule_at(planner, WD_HOOK_LOCAL_OUT, WD_RULE_OTHER_DEV);
     int error;
 
     if (!split)
-        return plan_class(planner, rule_at(planner, WD_HOOK_LOCAL_OUT, WD_RULE_ANY_DEV));
-    error = plan_class(planner, rule_at(planner, WD_HOOK_LOCAL_OUT, WD_RULE_LOOPBACK_DEV));
-    for (unsigned int i = 0; !error && i < planner->if_count; i++) {
-        struct wd_rule rule = rule_at(planner, WD_HOOK_LOCAL_OUT, WD_RULE_OTHER_DEV);
-
-        rule.oif = planner->ifs[i];
-        error = plan_class(planner, rule);
-    }
-    memcpy(rest.not_oif, planner->ifs, sizeof(rest.not_oif));
-    rest.not_oif_count = planner->if_count;
-    return error ? error : plan_class(planner, rest);
+        return plan_dev(planner, WD_HOOK_LOCAL_OUT, WD_RULE_ANY_DEV, 0);
+    error = plan_dev(planner, WD_HOOK_LOCAL_OUT, WD_RULE_LOOPBACK_DEV, 0);
+    for (unsigned int i = 0; !error && i < planner->if_count; i++)
+        error = plan_dev(planner, WD_HOOK_LOCAL_OUT, WD_RULE_OTHER_DEV, planner->ifs[i]);
+    return error ? error : plan_rest(planner);
 }
 
 int
-wd_plan_network(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct wd_plan *ret_plan,
+wd_plan_network(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct wd_plan *plan,
                 struct wd_error *err)
 {
     const struct wd_prog *prog = wd_filter_prog(filter);
-    struct wd_plan plan = {.exact = true};
-    struct wd_arena arena;
-    struct planner planner = {
-        .filter = filter,
-        .opts = opts,
-        .plan = &plan,
-        .arena = &arena,
-        .err = err,
-        .ifs_decided = true,
-    };
+    struct planner planner = {.filter = filter, .opts = opts, .plan = plan, .err = err, .ifs_decided = true};
     bool sniff = opts->mode == WD_GEN_SNIFF;
     int error;
 
-    wd_arena_init(&arena, NULL);
+    *plan = (struct wd_plan){.exact = true};
+    plan->last_class = &plan->classes;
+    wd_arena_init(&plan->arena, NULL);
     collect_tested_ifs(&planner, prog);
     if (sniff)
         collect_present_ifs(&planner);
     error = plan_out(&planner, sniff || reads(prog, WD_F_LOOPBACK) || reads(prog, WD_F_IFIDX));
     /* What came through the loopback device was seen outbound. */
     if (!error)
-        error = plan_class(&planner, rule_at(&planner, WD_HOOK_LOCAL_IN, WD_RULE_OTHER_DEV));
-    wd_arena_free(&arena);
-    if (error) {
-        wd_plan_free(&plan);
-        return error;
-    }
-    *ret_plan = plan;
-    return 0;
+        error = plan_dev(&planner, WD_HOOK_LOCAL_IN, WD_RULE_OTHER_DEV, 0);
+    if (error)
+        wd_plan_free(plan);
+    return error;
 }
 
 void
 wd_plan_free(struct wd_plan *plan)
 {
-    for (size_t i = 0; i < plan->count; i++)
-        if (plan->rule[i].prog_fd >= 0)
-            close(plan->rule[i].prog_fd);
-    plan->count = 0;
+    for (struct wd_plan_class *class = plan->classes; class; class = class->next) {
+        if (class->prog_fd >= 0)
+            close(class->prog_fd);
+        wd_code_free(&class->code);
+    }
+    free(plan->rule);
+    wd_arena_free(&plan->arena);
 }

@@ -12,8 +12,6 @@
 #include "core/filter.h"
 #include "linux/ruleset.h"
 
-#define WD_PLAN_RULES_MAX (WD_RULE_IFS_MAX + 4)
-
 struct wd_plan_opts {
     enum wd_gen_mode mode;
     enum wd_rule_action action;
@@ -21,11 +19,23 @@ struct wd_plan_opts {
     uint16_t queue;  /* QUEUE: its number */
     int counters_fd; /* map of the programs' counters */
     int ring_fd;     /* SNIFF */
+    bool dry;        /* generate, load nothing */
+};
+
+/* One class of packets: its program, and the rules that lead to it. */
+struct wd_plan_class {
+    struct wd_plan_class *next;
+    size_t first_rule, rule_count; /* in the array of the plan */
+    struct wd_code code;
+    int prog_fd;
+    bool coarse; /* the program is only a stand-in: the kernel refused the filter's */
 };
 
 struct wd_plan {
-    struct wd_rule rule[WD_PLAN_RULES_MAX];
-    size_t count;
+    struct wd_arena arena;
+    struct wd_plan_class *classes, **last_class;
+    struct wd_rule *rule; /* of all classes, in their order */
+    size_t count, room;
     bool exact; /* the programs decide as the filter does; else they let through more than it */
 };
 
@@ -36,7 +46,7 @@ struct wd_plan {
  */
 int wd_plan_network(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct wd_plan *ret_plan,
                     struct wd_error *err);
-/* Closes the programs (rules that are installed keep theirs). */
+/* Closes the programs (rules that are installed keep theirs); the rules are gone, too. */
 void wd_plan_free(struct wd_plan *plan);
 
 #endif

@@ -240,11 +240,53 @@ add_meta_compare(struct batch *batch, struct nftnl_rule *nft, uint32_t key, uint
     add_expr(batch, nft, cmp);
 }
 
+/* payload load LEN @ network header + OFFSET [& mask] OP value */
+static void
+add_compare(struct batch *batch, struct nftnl_rule *nft, const struct wd_compare *compare)
+{
+    static const uint32_t ops[] = {
+        [WD_COMPARE_EQ] = NFT_CMP_EQ,
+        [WD_COMPARE_NE] = NFT_CMP_NEQ,
+        [WD_COMPARE_GE] = NFT_CMP_GTE,
+        [WD_COMPARE_LE] = NFT_CMP_LTE,
+    };
+    const uint8_t mask[4] = {compare->mask}, none[4] = {0}; /* four bytes: the kernel then does it in place */
+    struct nftnl_expr *payload = nftnl_expr_alloc("payload"), *cmp = nftnl_expr_alloc("cmp"), *bitwise = NULL;
+
+    if (payload) {
+        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER);
+        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_OFFSET, compare->offset);
+        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_LEN, compare->len);
+        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
+    }
+    add_expr(batch, nft, payload);
+    if (compare->mask) {
+        bitwise = nftnl_expr_alloc("bitwise");
+        if (bitwise) {
+            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
+            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
+            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_LEN, sizeof(mask));
+            nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_MASK, mask, sizeof(mask));
+            nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_XOR, none, sizeof(none));
+        }
+        add_expr(batch, nft, bitwise);
+    }
+    if (cmp) {
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, ops[compare->op]);
+        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, compare->value, compare->len);
+    }
+    add_expr(batch, nft, cmp);
+}
+
+/* What most packets fail at comes first. */
 static void
 add_prefix(struct batch *batch, struct nftnl_rule *nft, const struct wd_rule *rule)
 {
     const uint16_t loopback = ARPHRD_LOOPBACK;
 
+    for (unsigned int i = 0; rule->prefix && i < rule->prefix->count; i++)
+        add_compare(batch, nft, &rule->prefix->compare[i]);
     if (rule->dev != WD_RULE_ANY_DEV)
         add_meta_compare(batch, nft, rule->hook == WD_HOOK_LOCAL_OUT ? NFT_META_OIFTYPE : NFT_META_IIFTYPE,
                          rule->dev == WD_RULE_LOOPBACK_DEV ? NFT_CMP_EQ : NFT_CMP_NEQ, &loopback, sizeof(loopback));
@@ -608,38 +650,70 @@ chain_new(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority)
     return chain;
 }
 
-int
-wd_ruleset_install(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority, const struct wd_rule *rule,
-                   size_t count, struct wd_chain **ret_chain, struct wd_error *err)
+static bool
+has_rules(const struct wd_rule *rule, size_t count, enum wd_hook hook)
 {
-    struct wd_chain *pooled, *chain;
+    for (size_t i = 0; i < count; i++)
+        if (rule[i].hook == hook)
+            return true;
+    return false;
+}
+
+/* The rules of one hook, in a chain of the handle's, of the pool's, or a new one, which is in *ret_new as well. */
+static void
+put_hook(struct batch *batch, enum wd_hook hook, int16_t priority, const struct wd_rule *rule, size_t count,
+         struct wd_chain **chain, struct wd_chain **ret_new)
+{
+    if (*chain) {
+        put_flush(batch, *chain);
+    } else if (has_rules(rule, count, hook)) {
+        *chain = pool_find(batch->rules, hook, priority);
+        if (!*chain)
+            *chain = *ret_new = chain_new(batch->rules, hook, priority);
+        if (!*chain)
+            batch->error = -ENOMEM;
+        else if (*ret_new)
+            put_chain(batch, *chain);
+    }
+    for (size_t i = 0; i < count && !batch->error; i++)
+        if (rule[i].hook == hook)
+            put_rule(batch, *chain, &rule[i]);
+}
+
+static void
+adopt(struct wd_ruleset *rules, struct wd_chains *chains, struct wd_chain *const made[WD_HOOKS])
+{
+    for (size_t hook = 0; hook < WD_HOOKS; hook++) {
+        if (chains->of[hook])
+            chains->of[hook]->used = true;
+        if (made[hook]) {
+            made[hook]->next = rules->chains;
+            rules->chains = made[hook];
+        }
+    }
+}
+
+int
+wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
+                   struct wd_chains *chains, struct wd_error *err)
+{
+    struct wd_chain *made[WD_HOOKS] = {NULL};
+    struct wd_chains next = *chains;
     struct batch batch;
     int error;
 
     pthread_mutex_lock(&rulesets_lock);
-    pooled = pool_find(rules, hook, priority);
-    chain = pooled ? pooled : chain_new(rules, hook, priority);
-    if (!chain) {
-        pthread_mutex_unlock(&rulesets_lock);
-        return wd_error_set(err, -ENOMEM, NULL, "install rules: out of memory");
-    }
     batch_begin(&batch, rules);
-    if (!batch.error && !pooled)
-        put_chain(&batch, chain);
-    for (size_t i = 0; i < count && !batch.error; i++)
-        put_rule(&batch, chain, &rule[i]);
+    for (size_t hook = 0; hook < WD_HOOKS && !batch.error; hook++)
+        put_hook(&batch, hook, priority, rule, count, &next.of[hook], &made[hook]);
     error = batch_commit(&batch);
-    if (error) {
-        drain(rules->nl);
-        if (!pooled)
-            free(chain);
+    if (!error) {
+        adopt(rules, &next, made);
+        *chains = next;
     } else {
-        chain->used = true;
-        if (!pooled) {
-            chain->next = rules->chains;
-            rules->chains = chain;
-        }
-        *ret_chain = chain;
+        drain(rules->nl);
+        for (size_t hook = 0; hook < WD_HOOKS; hook++)
+            free(made[hook]);
     }
     pthread_mutex_unlock(&rulesets_lock);
     if (error)
@@ -650,19 +724,22 @@ wd_ruleset_install(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority
 }
 
 void
-wd_ruleset_remove(struct wd_ruleset *rules, struct wd_chain *chain)
+wd_ruleset_remove(struct wd_ruleset *rules, struct wd_chains *chains)
 {
     struct batch batch;
+    int error;
 
-    if (!chain)
-        return;
     pthread_mutex_lock(&rulesets_lock);
     batch_begin(&batch, rules);
-    if (!batch.error)
-        put_flush(&batch, chain);
-    if (batch_commit(&batch) == 0)
-        chain->used = false; /* else it stays out of the pool; the table's end takes it */
-    else
-        drain(rules->nl);
+    for (size_t hook = 0; hook < WD_HOOKS && !batch.error; hook++)
+        if (chains->of[hook])
+            put_flush(&batch, chains->of[hook]);
+    error = batch_commit(&batch);
+    if (error)
+        drain(rules->nl); /* the chains stay out of the pool; the table's end takes them */
+    for (size_t hook = 0; hook < WD_HOOKS && !error; hook++)
+        if (chains->of[hook])
+            chains->of[hook]->used = false;
     pthread_mutex_unlock(&rulesets_lock);
+    *chains = (struct wd_chains){{NULL}};
 }

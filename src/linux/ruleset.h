@@ -17,6 +17,7 @@
 
 #include "bpf/gen.h"
 #include "core/error.h"
+#include "linux/native.h"
 
 struct wd_ruleset; /* of one network namespace; shared by the process's handles in it */
 struct wd_chain;   /* a base chain in use by one handle */
@@ -30,10 +31,11 @@ enum wd_rule_action { WD_RULE_QUEUE, WD_RULE_DROP, WD_RULE_NONE /* the program d
 struct wd_rule {
     enum wd_hook hook;
     enum wd_rule_dev dev;
-    uint32_t oif;                      /* only packets leaving by this interface; 0: by any */
-    uint32_t not_oif[WD_RULE_IFS_MAX]; /* but none leaving by these */
+    uint32_t oif;            /* only packets leaving by this interface; 0: by any */
+    const uint32_t *not_oif; /* but none leaving by these */
     unsigned int not_oif_count;
-    int prog_fd; /* SOCKET_FILTER program; < 0: every packet */
+    const struct wd_prefix *prefix; /* only packets that fulfil it; NULL: all */
+    int prog_fd;                    /* SOCKET_FILTER program; < 0: every packet */
     enum wd_rule_action action;
     uint16_t queue; /* QUEUE: first queue number */
 };
@@ -57,14 +59,20 @@ int wd_ruleset_inside(struct wd_ruleset *rules, int (*fn)(void *arg), void *arg)
  */
 int wd_ruleset_enable_inbound(struct wd_ruleset *rules);
 
+/* The chains of one handle; all NULL: none yet. */
+struct wd_chains {
+    struct wd_chain *of[WD_HOOKS];
+};
+
 /*
- * Takes a chain for (hook, priority of the handle) out of the pool, or makes
- * one, and fills it with count rules of that hook; one transaction.
+ * Replaces all rules of a handle, in one transaction: a packet meets the old
+ * ones or the new ones.  Chains that are still missing come out of the pool or
+ * are made; on an error nothing has changed.
  */
-int wd_ruleset_install(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority, const struct wd_rule *rule,
-                       size_t count, struct wd_chain **ret_chain, struct wd_error *err);
-/* Empties the chain and gives it back to the pool; NULL-safe.  Packets already past it are not waited for. */
-void wd_ruleset_remove(struct wd_ruleset *rules, struct wd_chain *chain);
+int wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
+                       struct wd_chains *chains, struct wd_error *err);
+/* Empties the chains and gives them back to the pool.  Packets already past them are not waited for. */
+void wd_ruleset_remove(struct wd_ruleset *rules, struct wd_chains *chains);
 
 /* In a forked child: closes the descriptors of all rulesets.  Async-signal-safe. */
 void wd_ruleset_forget_all(void);

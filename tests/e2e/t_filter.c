@@ -486,6 +486,39 @@ filter_4000_tests(void)
     free(filter);
 }
 
+/*
+ * The compares in front of the program stand at fixed offsets: IPv4 options
+ * and IPv6 extension headers must not lead past it.
+ */
+static void
+options(const char *ip, int level, int option, const void *value, socklen_t len)
+{
+    int rx = e2e_udp_receiver("b", ip, 5001), tx = e2e_udp_sender("a", ip, 5001, 0);
+    HANDLE h = e2e_open("outbound and udp.DstPort == 5001", 0, WINDIVERT_FLAG_DROP);
+
+    CHECK(setsockopt(tx, level, option, value, len) == 0, "setsockopt: error %d", errno);
+    CHECK(!e2e_send(tx, 64, 0) && errno == EPERM, "not dropped");
+    CHECK(e2e_stats(h).DropFilter == 1, "%llu dropped", (unsigned long long)e2e_stats(h).DropFilter);
+    CHECK_API(WinDivertClose(h));
+    e2e_marker(tx, rx);
+}
+
+static void
+filter_ip_options(void)
+{
+    static const uint8_t nops[4] = {1, 1, 1, 0};
+
+    options(E2E_B4, IPPROTO_IP, IP_OPTIONS, nops, sizeof(nops));
+}
+
+static void
+filter_extension_headers(void)
+{
+    static const uint8_t padding[8] = {0, 0, 1, 4}; /* next header and length are the kernel's to fill in */
+
+    options(E2E_B6, IPPROTO_IPV6, IPV6_DSTOPTS, padding, sizeof(padding));
+}
+
 const struct e2e_test e2e_filter_tests[] = {
     {"filter_divert_out", filter_divert_out, 60},
     {"filter_divert_in", filter_divert_in, 60},
@@ -498,6 +531,8 @@ const struct e2e_test e2e_filter_tests[] = {
     {"filter_timestamp", filter_timestamp, 0},
     {"filter_tcp_syn", filter_tcp_syn, 0},
     {"filter_icmp", filter_icmp, 0},
+    {"filter_ip_options", filter_ip_options, 0},
+    {"filter_extension_headers", filter_extension_headers, 0},
     {"filter_4000_tests", filter_4000_tests, 0},
     {NULL, NULL, 0},
 };
