@@ -25,7 +25,8 @@
 #include "linux/ruleset.h"
 #include "linux/sniff.h"
 
-#define MS 10000 /* of 100 ns */
+#define MS 10000           /* of 100 ns */
+#define UNREAD_RINGS_MAX 4 /* of a sniffing handle whose size was changed */
 
 struct wd_handle {
     WINDIVERT_LAYER layer;
@@ -140,7 +141,8 @@ open_queue(struct wd_handle *handle, bool bound, struct wd_error *err)
 
 /* Filter, action -> programs, rules. */
 static int
-plan_and_install(struct wd_handle *handle, enum wd_rule_action action, struct wd_error *err)
+plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const struct wd_ring *ring,
+                 struct wd_error *err)
 {
     struct wd_plan_opts opts = {
         .mode = action == WD_RULE_NONE ? WD_GEN_SNIFF : WD_GEN_MATCH,
@@ -148,7 +150,7 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, struct wd
         .priority = handle->priority,
         .queue = handle->queue->nfq.num,
         .counters_fd = handle->counters_fd,
-        .ring_fd = handle->sniff ? wd_sniff_ring_fd(handle->sniff) : -1,
+        .ring_fd = ring ? ring->fd : -1,
     };
     struct wd_plan plan;
     int error = wd_plan_network(handle->filter, &opts, &plan, err);
@@ -165,7 +167,7 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, struct wd
     if (!plan.exact && action == WD_RULE_NONE)
         wd_sniff_set_exact(handle->sniff, wd_filter_prog(handle->filter));
     error = wd_ruleset_install(handle->rules, handle->priority, plan.rule, plan.count, &handle->chains, err);
-    handle->installed = !error;
+    handle->installed |= !error;
     wd_plan_free(&plan);
     return error;
 }
@@ -179,7 +181,7 @@ open_divert(struct wd_handle *handle, struct wd_error *err)
         error = wd_janitor_add(handle->queue, err);
     if (!error) {
         handle->watched = true;
-        error = plan_and_install(handle, WD_RULE_QUEUE, err);
+        error = plan_and_install(handle, WD_RULE_QUEUE, NULL, err);
     }
     return error;
 }
@@ -188,13 +190,19 @@ static int
 open_sniff(struct wd_handle *handle, struct wd_error *err)
 {
     int error = open_queue(handle, false, err);
+    struct wd_ring *ring;
 
     if (!error)
-        error = wd_sniff_new(handle->queue_size, handle->counters, &handle->sniff, err);
+        error = wd_ring_new(handle->queue_size, &ring, err);
     if (error)
         return error;
+    error = wd_sniff_new(ring, handle->counters, &handle->sniff, err);
+    if (error) {
+        wd_ring_free(ring);
+        return error;
+    }
     wd_sniff_set_length(handle->sniff, handle->queue_length);
-    return plan_and_install(handle, WD_RULE_NONE, err);
+    return plan_and_install(handle, WD_RULE_NONE, ring, err);
 }
 
 static void *
@@ -233,7 +241,7 @@ open_drop(struct wd_handle *handle, struct wd_error *err)
     int error = open_queue(handle, false, err);
 
     if (!error)
-        error = plan_and_install(handle, WD_RULE_DROP, err);
+        error = plan_and_install(handle, WD_RULE_DROP, NULL, err);
     if (error != -EAGAIN)
         return error;
     wd_queue_free(handle->queue);
@@ -485,13 +493,50 @@ set_limit(struct wd_handle *handle, uint32_t *limit, uint64_t value)
 {
     struct wd_queue_limits limits;
 
-    pthread_mutex_lock(&handle->lock);
     *limit = (uint32_t)value;
     limits = limits_of(handle);
     wd_queue_set_limits(handle->queue, &limits);
     if (handle->sniff)
         wd_sniff_set_length(handle->sniff, handle->queue_length);
+}
+
+/* Another ring, with programs and rules of its own; then nobody writes to the old one any more. */
+static int
+resize_ring(struct wd_handle *handle, uint32_t size, struct wd_error *err)
+{
+    struct wd_ring *ring;
+    int error;
+
+    if (!handle->installed || wd_ring_size(size) == wd_ring_size(handle->queue_size))
+        return 0;
+    if (wd_sniff_rings(handle->sniff) > UNREAD_RINGS_MAX)
+        return wd_error_set(err, -ENOSPC, "receive what was sniffed before",
+                            "set the queue size: packets of %d former sizes are still unread", UNREAD_RINGS_MAX);
+    error = wd_ring_new(size, &ring, err);
+    if (error)
+        return error;
+    error = plan_and_install(handle, WD_RULE_NONE, ring, err);
+    if (error) {
+        wd_ring_free(ring);
+        return error;
+    }
+    wait_for_packets_in_flight();
+    wd_sniff_add_ring(handle->sniff, ring);
+    return 0;
+}
+
+static int
+set_limit_locked(struct wd_handle *handle, uint32_t *limit, uint64_t value, struct wd_error *err)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&handle->lock);
+    if (handle->sniff && limit == &handle->queue_size)
+        error = resize_ring(handle, (uint32_t)value, err);
+    if (!error)
+        set_limit(handle, limit, value);
     pthread_mutex_unlock(&handle->lock);
+    return error;
 }
 
 static uint64_t
@@ -512,8 +557,7 @@ wd_engine_set_param(struct wd_handle *handle, WINDIVERT_PARAM param, UINT64 valu
 
     if (!limit || value < ranges[param].min || value > ranges[param].max)
         return wd_error_set(err, -EINVAL, NULL, "set parameter %d: unknown, read-only or out of range", (int)param);
-    set_limit(handle, limit, value);
-    return 0;
+    return set_limit_locked(handle, limit, value, err);
 }
 
 int
@@ -536,8 +580,7 @@ wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
     if (param != WINDIVERT_EXT_PARAM_HOLD_TIME || value < WINDIVERT_EXT_PARAM_HOLD_TIME_MIN ||
         value > get_limit(handle, &handle->queue_time_ms))
         return wd_error_set(err, -EINVAL, NULL, "set extension parameter %d: unknown or out of range", (int)param);
-    set_limit(handle, &handle->hold_time_ms, value);
-    return 0;
+    return set_limit_locked(handle, &handle->hold_time_ms, value, err);
 }
 
 int

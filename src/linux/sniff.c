@@ -2,99 +2,50 @@
 #include "sniff.h"
 
 #include <errno.h>
-#include <linux/bpf.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
-#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "bpf/gen.h"
-#include "bpf/load.h"
 #include "core/cksum.h"
 #include "core/packet.h"
 
-#define RECORD_ALIGN 8
 #define NAP_NS 50000       /* a reader that has just emptied the ring naps so long before it asks to be woken */
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
 
-/*
- * The kernel's ring buffer, mapped: a page that we write (how far we have
- * read), a page that the kernel writes (how far it has written), then the
- * data, twice in a row so that no record is ever cut by the end.
- */
 struct wd_sniff {
     pthread_mutex_t lock;
     pthread_cond_t followers;
     bool has_reader, shut, aborted;
     uint32_t waiters;
-    int ring_fd, wake_fd;
-    uint64_t size;
-    unsigned long *consumer;
-    uint8_t *producer; /* its page, and the data behind it */
+    int wake_fd;
+    struct wd_ring *rings; /* oldest first; only the last one is written to */
     uint64_t *counters;
     const struct wd_prog *exact;
     WINDIVERT_EXT_STATS stats;
 };
 
-static uint64_t
-ring_size(uint32_t bytes)
-{
-    uint64_t size = (uint64_t)sysconf(_SC_PAGESIZE);
-
-    while (size < bytes)
-        size *= 2;
-    return size;
-}
-
-static int
-ring_map(struct wd_sniff *sniff)
-{
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-    void *map = mmap(NULL, page, PROT_READ | PROT_WRITE, MAP_SHARED, sniff->ring_fd, 0);
-
-    if (map == MAP_FAILED)
-        return -errno;
-    sniff->consumer = map;
-    map = mmap(NULL, page + 2 * sniff->size, PROT_READ, MAP_SHARED, sniff->ring_fd, (off_t)page);
-    if (map == MAP_FAILED)
-        return -errno;
-    sniff->producer = map;
-    return 0;
-}
-
 int
-wd_sniff_new(uint32_t size, uint64_t *counters, struct wd_sniff **ret_sniff, struct wd_error *err)
+wd_sniff_new(struct wd_ring *ring, uint64_t *counters, struct wd_sniff **ret_sniff, struct wd_error *err)
 {
     struct wd_sniff *sniff = calloc(1, sizeof(*sniff));
-    int error;
 
     if (!sniff)
         return wd_error_set(err, -ENOMEM, NULL, "open: out of memory");
+    sniff->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (sniff->wake_fd < 0) {
+        free(sniff);
+        return wd_error_set(err, -errno, "raise the limit of open files (ulimit -n)", "open an eventfd: %s",
+                            strerror(errno));
+    }
     pthread_mutex_init(&sniff->lock, NULL);
     pthread_cond_init(&sniff->followers, NULL);
     sniff->counters = counters;
-    sniff->size = ring_size(size);
-    sniff->ring_fd = -1;
-    sniff->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (sniff->wake_fd < 0)
-        error = wd_error_set(err, -errno, "raise the limit of open files (ulimit -n)", "open an eventfd: %s",
-                             strerror(errno));
-    else
-        error = wd_bpf_map(BPF_MAP_TYPE_RINGBUF, "wd_ring", 0, 0, (uint32_t)sniff->size, 0, &sniff->ring_fd, err);
-    if (!error) {
-        error = ring_map(sniff);
-        if (error)
-            wd_error_set(err, error, NULL, "map the ring: %s", strerror(-error));
-    }
-    if (error) {
-        wd_sniff_free(sniff);
-        return error;
-    }
+    sniff->rings = ring;
     *ret_sniff = sniff;
     return 0;
 }
@@ -102,34 +53,32 @@ wd_sniff_new(uint32_t size, uint64_t *counters, struct wd_sniff **ret_sniff, str
 void
 wd_sniff_close_fds(struct wd_sniff *sniff)
 {
-    if (sniff->ring_fd >= 0)
-        close(sniff->ring_fd);
+    for (struct wd_ring *ring = sniff->rings; ring; ring = ring->next) {
+        if (ring->fd >= 0)
+            close(ring->fd);
+        ring->fd = -1;
+    }
     if (sniff->wake_fd >= 0)
         close(sniff->wake_fd);
-    sniff->ring_fd = sniff->wake_fd = -1;
+    sniff->wake_fd = -1;
 }
 
 void
 wd_sniff_free(struct wd_sniff *sniff)
 {
-    size_t page = (size_t)sysconf(_SC_PAGESIZE);
-
     if (!sniff)
         return;
-    if (sniff->consumer)
-        munmap(sniff->consumer, page);
-    if (sniff->producer)
-        munmap(sniff->producer, page + 2 * sniff->size);
-    wd_sniff_close_fds(sniff);
+    while (sniff->rings) {
+        struct wd_ring *next = sniff->rings->next;
+
+        wd_ring_free(sniff->rings);
+        sniff->rings = next;
+    }
+    if (sniff->wake_fd >= 0)
+        close(sniff->wake_fd);
     pthread_cond_destroy(&sniff->followers);
     pthread_mutex_destroy(&sniff->lock);
     free(sniff);
-}
-
-int
-wd_sniff_ring_fd(const struct wd_sniff *sniff)
-{
-    return sniff->ring_fd;
 }
 
 void
@@ -140,31 +89,20 @@ wd_sniff_set_exact(struct wd_sniff *sniff, const struct wd_prog *exact)
 
 /* ---- Records ------------------------------------------------------------ */
 
-/* The next finished record, or NULL.  *ret_next: the consumer position behind it. */
+/* Of the oldest ring that has one.  A ring that nobody writes to any more goes when it is empty. */
 static const struct wd_record *
-ring_peek(struct wd_sniff *sniff, unsigned long *ret_next)
+next_record(struct wd_sniff *sniff, unsigned long *ret_next)
 {
-    const uint8_t *data = sniff->producer + sysconf(_SC_PAGESIZE);
-    unsigned long consumer = *sniff->consumer;
+    const struct wd_record *record = wd_ring_peek(sniff->rings, ret_next);
 
-    while (consumer < __atomic_load_n((unsigned long *)(void *)sniff->producer, __ATOMIC_ACQUIRE)) {
-        const uint32_t *head = (const void *)(data + (consumer & (sniff->size - 1)));
-        uint32_t len = __atomic_load_n(head, __ATOMIC_ACQUIRE);
-        unsigned long next;
+    while (!record && sniff->rings->next) {
+        struct wd_ring *empty = sniff->rings;
 
-        if (len & BPF_RINGBUF_BUSY_BIT)
-            return NULL;
-        next = consumer +
-               ((len & ~(BPF_RINGBUF_BUSY_BIT | BPF_RINGBUF_DISCARD_BIT)) + BPF_RINGBUF_HDR_SZ + RECORD_ALIGN - 1) /
-                   RECORD_ALIGN * RECORD_ALIGN;
-        if (!(len & BPF_RINGBUF_DISCARD_BIT)) {
-            *ret_next = next;
-            return (const void *)((const uint8_t *)head + BPF_RINGBUF_HDR_SZ);
-        }
-        consumer = next;
-        __atomic_store_n(sniff->consumer, consumer, __ATOMIC_RELEASE);
+        sniff->rings = empty->next;
+        wd_ring_free(empty);
+        record = wd_ring_peek(sniff->rings, ret_next);
     }
-    return NULL;
+    return record;
 }
 
 static void
@@ -245,12 +183,12 @@ take_records(struct wd_sniff *sniff, struct wd_recv *io, bool *ret_cut)
     struct wd_packet packet;
     unsigned long next;
 
-    while (io->ret_count < io->addr_count && (record = ring_peek(sniff, &next))) {
+    while (io->ret_count < io->addr_count && (record = next_record(sniff, &next))) {
         if (!record_matches(sniff, record, &packet))
             sniff->stats.Unmatched++;
         else if (!deliver(sniff, record, &packet, io, ret_cut))
             return;
-        __atomic_store_n(sniff->consumer, next, __ATOMIC_RELEASE);
+        wd_ring_advance(sniff->rings, next);
         __atomic_fetch_add(&sniff->counters[WD_COUNT_TAKEN], 1, __ATOMIC_RELAXED);
     }
 }
@@ -265,21 +203,26 @@ take_records(struct wd_sniff *sniff, struct wd_recv *io, bool *ret_cut)
 static void
 wait_for_record(struct wd_sniff *sniff)
 {
-    struct pollfd fds[] = {{.fd = sniff->ring_fd, .events = POLLIN}, {.fd = sniff->wake_fd, .events = POLLIN}};
+    struct wd_ring *ring = sniff->rings; /* only a reader frees rings */
+    struct pollfd fds[] = {{.fd = ring->fd, .events = POLLIN}, {.fd = sniff->wake_fd, .events = POLLIN}};
     const struct timespec nap = {.tv_nsec = NAP_NS};
     unsigned long next;
+    uint64_t wakes;
 
     sniff->has_reader = true;
     pthread_mutex_unlock(&sniff->lock);
     clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
-    if (!ring_peek(sniff, &next)) {
+    if (!wd_ring_peek(ring, &next)) {
         __atomic_store_n(&sniff->counters[WD_COUNT_SLEEPING], 1, __ATOMIC_SEQ_CST);
-        if (!ring_peek(sniff, &next))
+        if (!wd_ring_peek(ring, &next))
             poll(fds, 2, -1);
         __atomic_store_n(&sniff->counters[WD_COUNT_SLEEPING], 0, __ATOMIC_SEQ_CST);
     }
     pthread_mutex_lock(&sniff->lock);
     sniff->has_reader = false;
+    if (read(sniff->wake_fd, &wakes, sizeof(wakes)) > 0) {
+        /* Under the lock: whatever we were woken for is there to be seen. */
+    }
 }
 
 static int
@@ -345,6 +288,31 @@ wd_sniff_abort(struct wd_sniff *sniff)
     sniff->aborted = true;
     wake_all(sniff);
     pthread_mutex_unlock(&sniff->lock);
+}
+
+void
+wd_sniff_add_ring(struct wd_sniff *sniff, struct wd_ring *ring)
+{
+    struct wd_ring **link = &sniff->rings;
+
+    pthread_mutex_lock(&sniff->lock);
+    while (*link)
+        link = &(*link)->next;
+    *link = ring;
+    wake_all(sniff);
+    pthread_mutex_unlock(&sniff->lock);
+}
+
+unsigned int
+wd_sniff_rings(struct wd_sniff *sniff)
+{
+    unsigned int count = 0;
+
+    pthread_mutex_lock(&sniff->lock);
+    for (const struct wd_ring *ring = sniff->rings; ring; ring = ring->next)
+        count++;
+    pthread_mutex_unlock(&sniff->lock);
+    return count;
 }
 
 void

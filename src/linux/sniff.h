@@ -7,17 +7,19 @@
 
 #include "api/engine.h"
 #include "core/prog.h"
+#include "linux/ring.h"
 
 struct wd_sniff;
 
 /*
- * A ring for `size` bytes of packets (rounded up to a power of two).
- * counters: the mapped counter slots (gen.h) through which a reader that goes
- * to sleep asks the programs to wake it.
+ * Takes the ring.  counters: the mapped counter slots (gen.h) through which a
+ * reader that goes to sleep asks the programs to wake it.
  */
-int wd_sniff_new(uint32_t size, uint64_t *counters, struct wd_sniff **ret_sniff, struct wd_error *err);
+int wd_sniff_new(struct wd_ring *ring, uint64_t *counters, struct wd_sniff **ret_sniff, struct wd_error *err);
 void wd_sniff_free(struct wd_sniff *sniff); /* NULL-safe */
-int wd_sniff_ring_fd(const struct wd_sniff *sniff);
+/* Takes a ring to which the programs write from now on; those before are read first, and no program writes to them. */
+void wd_sniff_add_ring(struct wd_sniff *sniff, struct wd_ring *ring);
+unsigned int wd_sniff_rings(struct wd_sniff *sniff); /* the last one, and those that are still to be read */
 /* Evaluated here where the programs are coarser; NULL: they are exact. */
 void wd_sniff_set_exact(struct wd_sniff *sniff, const struct wd_prog *exact);
 

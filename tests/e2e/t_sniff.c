@@ -2,6 +2,7 @@
 /* Sniffing handles see everything exactly and disturb nothing. */
 #include "e2e.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -220,10 +221,160 @@ sniff_send_again(void)
     e2e_marker(tx, rx);
 }
 
+struct order {
+    _Atomic uint32_t next;
+};
+
+/* Datagrams in the order in which they were sent, none missing. */
+static bool
+in_order(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    struct order *order = p->arg;
+    struct e2e_view v;
+    uint32_t i;
+
+    (void)addr;
+    CHECK(e2e_view(packet, *len, &v) && *len - v.payload >= 4, "sniffed something else");
+    memcpy(&i, packet + v.payload, 4);
+    CHECK(i == order->next, "datagram %u was sniffed when %u was to come", i, order->next);
+    order->next++;
+    return false;
+}
+
+/* Another size in the middle of unread packets: nothing is lost, and the old ones come first. */
+static void
+sniff_resize_unread(void)
+{
+    static const uint32_t sizes[] = {WINDIVERT_PARAM_QUEUE_SIZE_MAX, WINDIVERT_PARAM_QUEUE_SIZE_MIN,
+                                     WINDIVERT_PARAM_QUEUE_SIZE_DEFAULT};
+    int rx = e2e_udp_receiver("b", E2E_B4, PORT), tx = e2e_udp_sender("a", E2E_B4, PORT, 0);
+    HANDLE h = e2e_open("outbound and udp.DstPort == 5001", 0, WINDIVERT_FLAG_SNIFF);
+    static uint8_t buf[E2E_PACKET_MAX];
+    WINDIVERT_ADDRESS addr;
+    uint32_t sent = 0;
+    struct e2e_view v;
+    uint32_t number;
+
+    e2e_stay_on_cpu();
+    for (unsigned s = 0; s < 4; s++) {
+        for (unsigned i = 0; i < 100; i++)
+            CHECK(e2e_send(tx, 64, sent++), "send");
+        if (s < 3)
+            CHECK_API(WinDivertSetParam(h, WINDIVERT_PARAM_QUEUE_SIZE, sizes[s]));
+    }
+    for (uint32_t i = 0; i < sent; i++) {
+        UINT len = e2e_recv_packet(h, buf, &addr);
+
+        CHECK(e2e_view(buf, len, &v), "sniffed something else");
+        memcpy(&number, buf + v.payload, 4);
+        CHECK(number == i, "datagram %u was sniffed when %u was to come", number, i);
+    }
+    CHECK(e2e_stats(h).Delivered == sent, "%llu delivered", (unsigned long long)e2e_stats(h).Delivered);
+    CHECK_API(WinDivertClose(h));
+    e2e_drain(rx);
+    e2e_marker(tx, rx);
+}
+
+/* A limit on what unread packets can hold: the size can be changed only so often without reading. */
+static void
+sniff_resize_too_often(void)
+{
+    int rx = e2e_udp_receiver("b", E2E_B4, PORT), tx = e2e_udp_sender("a", E2E_B4, PORT, 0);
+    HANDLE h = e2e_open("outbound and udp.DstPort == 5001", 0, WINDIVERT_FLAG_SNIFF);
+    static uint8_t buf[E2E_PACKET_MAX];
+    WINDIVERT_ADDRESS addr;
+    unsigned changed = 0, packets = 0;
+
+    for (; changed < 64; changed++) {
+        CHECK(e2e_send(tx, 64, packets++), "send");
+        if (!WinDivertSetParam(h, WINDIVERT_PARAM_QUEUE_SIZE, changed % 2 ? 65536 : 131072))
+            break;
+    }
+    CHECK(changed > 1 && changed < 64 && GetLastError() == ERROR_NO_SYSTEM_RESOURCES, "%u changes, error %u", changed,
+          (unsigned)GetLastError());
+    CHECK(strstr(WinDivertExtGetLastErrorText(), "unread"), "%s", WinDivertExtGetLastErrorText());
+    for (unsigned i = 0; i < packets; i++)
+        e2e_recv_packet(h, buf, &addr);
+    CHECK_API(WinDivertSetParam(h, WINDIVERT_PARAM_QUEUE_SIZE, WINDIVERT_PARAM_QUEUE_SIZE_MAX));
+    CHECK(e2e_send(tx, 64, packets), "send");
+    e2e_recv_packet(h, buf, &addr);
+    CHECK_API(WinDivertClose(h));
+    e2e_drain(rx);
+}
+
+/* Changed again and again beside the traffic and a reader that sleeps now and then: every packet once, in order. */
+static void
+sniff_resize_busy(void)
+{
+    struct e2e_pump pump = {.count = 500};
+    struct order order = {0};
+    struct e2e_passer p = {.batch = 16, .edit = in_order, .arg = &order};
+
+    e2e_stay_on_cpu();
+    pump.rx = e2e_udp_receiver("b", E2E_B4, PORT);
+    pump.tx = e2e_udp_sender("a", E2E_B4, PORT, 0);
+    p.handle = e2e_open("outbound and udp.DstPort == 5001", 0, WINDIVERT_FLAG_SNIFF);
+    large_queue(p.handle);
+    e2e_pass_start(&p);
+    for (unsigned round = 0; round < 20; round++) {
+        order.next = 0; /* all of the round before were read */
+        e2e_udp_pump(&pump);
+        CHECK_API(WinDivertSetParam(p.handle, WINDIVERT_PARAM_QUEUE_SIZE,
+                                    round % 2 ? WINDIVERT_PARAM_QUEUE_SIZE_MAX : 1 << 20));
+        WAIT_UNTIL(p.received >= (round + 1) * pump.count, 3000, "%llu packets were sniffed in round %u",
+                   (unsigned long long)p.received, round);
+    }
+    e2e_pass_stop(&p);
+    e2e_marker(pump.tx, pump.rx);
+}
+
+/* Bytes of kernel memory behind this process's bpf maps and programs. */
+static unsigned long
+bpf_memory(void)
+{
+    unsigned long total = 0;
+
+    for (int fd = 0; fd < 256; fd++) {
+        char path[64], line[128];
+        unsigned long n;
+        FILE *f;
+
+        snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+        f = fopen(path, "r");
+        while (f && fgets(line, sizeof(line), f))
+            if (sscanf(line, "memlock: %lu", &n) == 1)
+                total += n;
+        if (f)
+            fclose(f);
+    }
+    return total;
+}
+
+static void
+sniff_memory(void)
+{
+    unsigned long before = bpf_memory(), after;
+    HANDLE h = e2e_open("true", 0, WINDIVERT_FLAG_SNIFF);
+
+    after = bpf_memory();
+    CHECK(after > before && after - before < 6 << 20, "a default handle takes %lu bytes", after - before);
+    CHECK_API(WinDivertClose(h));
+    CHECK(bpf_memory() == before, "%lu bytes are left", bpf_memory() - before);
+}
+
 const struct e2e_test e2e_sniff_tests[] = {
-    {"sniff_udp4_out", sniff_udp4_out, 0},     {"sniff_udp6_out", sniff_udp6_out, 0},
-    {"sniff_udp4_in", sniff_udp4_in, 0},       {"sniff_udp6_in", sniff_udp6_in, 0},
-    {"sniff_largest4", sniff_largest4, 0},     {"sniff_largest6", sniff_largest6, 0},
-    {"sniff_never_read", sniff_never_read, 0}, {"sniff_tcp", sniff_tcp, 60},
-    {"sniff_send_again", sniff_send_again, 0}, {NULL, NULL, 0},
+    {"sniff_udp4_out", sniff_udp4_out, 0},
+    {"sniff_udp6_out", sniff_udp6_out, 0},
+    {"sniff_udp4_in", sniff_udp4_in, 0},
+    {"sniff_udp6_in", sniff_udp6_in, 0},
+    {"sniff_largest4", sniff_largest4, 0},
+    {"sniff_largest6", sniff_largest6, 0},
+    {"sniff_never_read", sniff_never_read, 0},
+    {"sniff_tcp", sniff_tcp, 60},
+    {"sniff_resize_unread", sniff_resize_unread, 0},
+    {"sniff_resize_too_often", sniff_resize_too_often, 0},
+    {"sniff_resize_busy", sniff_resize_busy, 0},
+    {"sniff_memory", sniff_memory, 0},
+    {"sniff_send_again", sniff_send_again, 0},
+    {NULL, NULL, 0},
 };
