@@ -8,6 +8,8 @@
 
 #include "gen_impl.h"
 
+#define TOUCH_MIN 64 /* tests: with fewer it does not matter how long the verifier takes */
+
 /* ---- What the filter reads ---------------------------------------------- */
 
 static bool
@@ -116,7 +118,7 @@ wd_gen_time(struct wd_gen *g)
         wd_asm_load_imm64(&g->a, R0, g->opts->fixed_time_ns);
     else
         wd_asm_call(&g->a, BPF_FUNC_ktime_get_ns);
-    wd_asm_store(&g->a, BPF_DW, R10, SP_TIME, R0);
+    wd_asm_store(&g->a, BPF_DW, R10, g->sp.time, R0);
 }
 
 /* r1 = level of the handle that injected: those up to our own are not for us */
@@ -168,10 +170,44 @@ gen_begin(struct wd_gen *g)
         gen_hash_tag(g);
 }
 
+int
+wd_gen_stack(struct wd_gen *g, int size)
+{
+    if (g->stack_end - size < SP_END)
+        return 0;
+    g->stack_end -= size;
+    return g->stack_end;
+}
+
+void
+wd_gen_note(struct wd_gen *g, int size, int stack_off)
+{
+    int slot = (-stack_off - 1) / 8;
+
+    g->read[slot].size = size;
+    g->read[slot].off = stack_off;
+}
+
+void
+wd_gen_read(struct wd_gen *g, int size, int dst, int stack_off)
+{
+    wd_asm_load(&g->a, size, dst, R10, stack_off);
+    wd_gen_note(g, size, stack_off);
+}
+
+void
+wd_gen_touch(struct wd_gen *g)
+{
+    for (int slot = 0; g->touches && slot < WD_SLOTS; slot++)
+        if (g->read[slot].off)
+            wd_asm_load(&g->a, g->read[slot].size, R1, R10, g->read[slot].off);
+}
+
 static void
 gen_match(struct wd_gen *g)
 {
     wd_asm_bind(&g->a, g->accept);
+    wd_gen_touch(g);
     wd_gen_count(g, WD_COUNT_MATCHED);
     if (g->opts->mode == WD_GEN_SNIFF) {
         wd_gen_sniff(g);
@@ -184,6 +220,11 @@ gen_match(struct wd_gen *g)
 static void
 gen_end(struct wd_gen *g)
 {
+    if (g->no_match != g->reject && g->misses) {
+        wd_asm_bind(&g->a, g->no_match);
+        wd_gen_touch(g);
+        wd_asm_jump(&g->a, g->reject);
+    }
     if (g->matches)
         gen_match(g);
     wd_asm_bind(&g->a, g->reject);
@@ -204,13 +245,34 @@ gen_derived(struct wd_gen *g)
     if (g->needs.random)
         wd_gen_random(g);
     if (g->needs.local_addr)
-        wd_gen_address(g, outbound, SP_LOCAL);
+        wd_gen_address(g, outbound, true, g->sp.local);
     if (g->needs.remote_addr)
-        wd_gen_address(g, !outbound, SP_REMOTE);
+        wd_gen_address(g, !outbound, true, g->sp.remote);
     if (g->needs.local_port)
-        wd_gen_port(g, outbound, SP_LPORT);
+        wd_gen_port(g, outbound, g->sp.ports + LOCAL_PORT_OFF);
     if (g->needs.remote_port)
-        wd_gen_port(g, !outbound, SP_RPORT);
+        wd_gen_port(g, !outbound, g->sp.ports + REMOTE_PORT_OFF);
+    wd_gen_prepare(g);
+}
+
+static void
+place_all(struct wd_gen *g)
+{
+    const struct wd_needs *needs = &g->needs;
+
+    g->stack_end = g->opts->bounded ? SP_ROUND : SP_BYTES;
+    if (needs->time || g->opts->mode == WD_GEN_SNIFF)
+        g->sp.time = wd_gen_stack(g, 8);
+    if (needs->random) {
+        g->sp.random = wd_gen_stack(g, 8);
+        g->sp.lanes = wd_gen_stack(g, 64);
+    }
+    if (needs->local_port || needs->remote_port)
+        g->sp.ports = wd_gen_stack(g, 8);
+    if (needs->local_addr)
+        g->sp.local = wd_gen_stack(g, 16);
+    if (needs->remote_addr)
+        g->sp.remote = wd_gen_stack(g, 16);
 }
 
 static int
@@ -219,7 +281,11 @@ gen_program(struct wd_gen *g)
     int error;
 
     g->accept = wd_asm_label(&g->a);
-    g->reject = wd_asm_label(&g->a);
+    g->reject = g->no_match = wd_asm_label(&g->a);
+    g->touches = g->prog->count >= TOUCH_MIN;
+    if (g->touches)
+        g->no_match = wd_asm_label(&g->a);
+    place_all(g);
     gen_begin(g);
     wd_gen_parse(g);
     gen_derived(g);
@@ -232,7 +298,7 @@ gen_program(struct wd_gen *g)
 static void
 gen_never(struct wd_gen *g)
 {
-    g->reject = wd_asm_label(&g->a);
+    g->reject = g->no_match = wd_asm_label(&g->a);
     gen_end(g);
 }
 

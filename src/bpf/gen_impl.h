@@ -12,33 +12,29 @@ enum wd_reg { R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 };
 
 /*
  * The stack, from r10 down.  All that is known of the packet is here and is
- * loaded again for each test: bytes that a helper wrote, or that were stored
- * in parts of 8-byte words other than the first, are unknown to the verifier,
+ * loaded again for each test: bytes that a helper wrote, or of an 8-byte word
+ * that was stored in parts, the first part first, are unknown to the verifier,
  * whatever was compared before.  So it does not tell apart the ways by which a
  * test can be reached, and looks at each test once; with registers the number
  * of ways would double with every test.
+ *
+ * The verifier copies the whole stack that is in use for every way it keeps,
+ * so what not every program has lies below, as far down as is needed
+ * (wd_gen_stack).
  */
 enum wd_stack {
-    SP_IP = -40,     /* IPv4: 20 bytes, IPv6: 40 */
-    SP_L4 = -64,     /* the first 20 bytes of TCP, 8 of the others */
-    SP_TIME = -72,   /* 8 bytes: ktime in ns */
-    SP_INFO = -76,   /* 4 bytes, INFO_x */
-    SP_WALK = -79,   /* what the header walk has found so far, WALK_x */
-    SP_TAGGED = -78, /* the packet carries the tag of an injection: 2, else 1 */
+    SP_IP = -40,   /* IPv4: 20 bytes, IPv6: 40 */
+    SP_INFO = -44, /* 4 bytes, INFO_x */
+    SP_L4 = -64,   /* the first 20 bytes of TCP, 8 of the others */
+    SP_LEFT = -68, /* 4 bytes: length of the payload; stored after SP_DATA */
+    SP_DATA = -72, /* 4 bytes: where the payload begins */
+    SP_HIDE = -76, /* 4 bytes: what goes through here is unknown to the verifier */
     SP_PROTOCOL = -77,
-    SP_END = -84,   /* 4 bytes: where the packet ends (its IP length, cut to what is there) */
-    SP_RPORT = -86, /* 2 bytes each */
-    SP_LPORT = -90,
-    SP_DATA = -100,     /* 4 bytes: where the payload begins */
-    SP_RANDOM32 = -108, /* parts of the hash: 4 bytes, ... */
-    SP_RANDOM16 = -110,
-    SP_RANDOM8 = -111,
-    SP_LOCAL = -128, /* localAddr, remoteAddr: 16 bytes in network order */
-    SP_REMOTE = -144,
-    SP_BYTES = -152, /* one element of an array, or the beginning of an extension header */
-    SP_HIDE = -156,  /* 4 bytes: what goes through here is unknown to the verifier */
-    SP_ROUND = -168, /* 8 bytes: count of the header walk */
-    SP_LANES = -232, /* 8 words of the hash */
+    SP_TAGGED = -78, /* the packet carries the tag of an injection: 2, else 1 */
+    SP_WALK = -79,   /* what the header walk has found so far, WALK_x */
+    SP_BYTES = -88,  /* one element of an array, or the beginning of an extension header */
+    SP_ROUND = -96,  /* 8 bytes: count of the header walk, where that is bounded */
+    SP_END = -512
 };
 
 /* Info word: one bit for the class of the packet, and some more. */
@@ -67,28 +63,103 @@ struct wd_needs {
     bool time, random, local_addr, remote_addr, local_port, remote_port;
 };
 
+/* Where on the stack the rest is; 0: this program does not have it. */
+struct wd_places {
+    int time;          /* 8 bytes: ktime in ns */
+    int random;        /* 8 bytes, RANDOMx_OFF */
+    int ports;         /* 8 bytes, xPORT_OFF */
+    int local, remote; /* addresses: see wd_gen_address */
+    int lanes;         /* 8 words of the hash */
+};
+
+#define RANDOM8_OFF 1
+#define RANDOM16_OFF 2
+#define RANDOM32_OFF 4
+#define REMOTE_PORT_OFF 2
+#define LOCAL_PORT_OFF 6
+
+/* The arrays that elements are taken from: the whole buffer, the payload from its start, and from its end. */
+enum wd_array { WD_ARRAY_PACKET, WD_ARRAY_HEAD, WD_ARRAY_TAIL, WD_ARRAYS };
+
+#define WD_WINDOW_SIZE 64
+
+/* The bytes of an array that are on the stack, by their offsets from its start (end): low .. high - 1; 0, 0: none. */
+struct wd_window {
+    int32_t low, high;
+};
+
+/* What the windows hold. */
+struct wd_windows {
+    struct wd_window of[WD_ARRAYS];
+};
+
+#define WD_SLOTS (-SP_END / 8)
+
 struct wd_gen {
     struct wd_asm a;
     const struct wd_prog *prog;
     const struct wd_gen_opts *opts;
     struct wd_needs needs;
-    bool matches;            /* some test leads to `accept`: else nothing may be there */
+    struct wd_places sp;
+    int stack_end;                /* the lowest byte of the stack that is given out */
+    int window[WD_ARRAYS];        /* where on the stack the windows are; 0: not yet given out */
+    int prepared[WD_FIELD_COUNT]; /* where on the stack fields are ready to be compared; 0: they are not */
+    bool matches;                 /* some test leads to `accept`: else nothing may be there */
+    bool misses;                  /* some test leads to `no_match` */
+    bool touches;                 /* see wd_gen_touch */
+    struct {
+        int size, off; /* of some load from this 8-byte word of the stack; off 0: none */
+    } read[WD_SLOTS];
     uint32_t accept, reject; /* labels */
+    uint32_t no_match;       /* what tests that reject jump to, `reject` or in front of it */
 };
 
+/* Stack for so many bytes, a multiple of 8; 0: there is none left. */
+int wd_gen_stack(struct wd_gen *g, int size);
+/* A load, in a test, from what is on the stack before the tests; _note: only remembers it. */
+void wd_gen_note(struct wd_gen *g, int size, int stack_off);
+void wd_gen_read(struct wd_gen *g, int size, int dst, int stack_off);
+/*
+ * Loads all that tests load from the stack once more.  Linux 6.18 goes through
+ * the whole program each time it has come to the end of a way on which it has
+ * seen a new load from the stack, unless what that loads is needed further on
+ * anyway.  The ends are the first that it sees.
+ */
+void wd_gen_touch(struct wd_gen *g);
 /* Parser and what is computed from the headers. */
 void wd_gen_parse(struct wd_gen *g);
 /* To label where one of the bits of the info word is set; r0 is lost. */
 void wd_gen_if_info(struct wd_gen *g, uint32_t bits, uint32_t label);
 /* dst = 0, of which the verifier does not know that it is. */
 void wd_gen_hidden_zero(struct wd_gen *g, int dst);
-/* An address as 128 bits, a port as 16 bits, to the stack; source or destination. */
-void wd_gen_address(struct wd_gen *g, bool source, int stack_off);
+/*
+ * An address to the stack, source or destination: its upper half and its lower
+ * half, of 8 bytes each, as numbers.  of_ip4: IPv4 addresses too.
+ */
+void wd_gen_address(struct wd_gen *g, bool source, bool of_ip4, int stack_off);
+/* A port, 16 bits. */
 void wd_gen_port(struct wd_gen *g, bool source, int stack_off);
-/* Current time to SP_TIME. */
+/* Current time to sp.time. */
 void wd_gen_time(struct wd_gen *g);
-/* HashPacket to SP_RANDOMx; needs SP_TIME. */
+/* HashPacket to sp.random; needs the time. */
 void wd_gen_random(struct wd_gen *g);
+/*
+ * Fields that many tests read, made ready to be compared, on the stack; then
+ * r1 = the field of a test, of up to 64 bits, that is no element of an array;
+ * or dst = the upper or the lower half of an address.
+ */
+void wd_gen_prepare(struct wd_gen *g);
+void wd_gen_field(struct wd_gen *g, uint8_t field);
+void wd_gen_half(struct wd_gen *g, uint8_t field, bool upper, int dst);
+/*
+ * r1 = the element that test `at` reads, or anything where it is not there;
+ * then r0 is below 0, else 0; r2 is lost.  Tests of elements close by that come soon are
+ * looked ahead for: a window is loaded for all of them.  False: there is no
+ * such element in any packet; nothing is generated.
+ */
+bool wd_gen_element(struct wd_gen *g, struct wd_windows *windows, uint32_t at);
+/* dst = the number of `width` bytes at this place of the stack */
+void wd_gen_number(struct wd_gen *g, uint8_t width, int dst, int stack_off);
 /* The tests, ending in jumps to accept and reject.  -ENOMEM or 0. */
 int wd_gen_tests(struct wd_gen *g);
 /* Behind `accept`: copies the packet into the ring; ends the program. */

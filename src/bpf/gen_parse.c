@@ -314,7 +314,7 @@ gen_transport(struct wd_gen *g)
     wd_asm_bind(a, done);
 }
 
-/* r3 becomes the info word; where payload and packet end go to the stack. */
+/* r3 becomes the info word; where the payload is and how long goes to the stack. */
 static void
 gen_info(struct wd_gen *g)
 {
@@ -323,7 +323,8 @@ gen_info(struct wd_gen *g)
 
     wd_asm_alu(a, BPF_ADD, R8, R4);
     wd_asm_store(a, BPF_W, R10, SP_DATA, R8);
-    wd_asm_store(a, BPF_W, R10, SP_END, R7);
+    wd_asm_alu(a, BPF_SUB, R7, R8);
+    wd_asm_store(a, BPF_W, R10, SP_LEFT, R7);
     wd_asm_load(a, BPF_B, R1, R10, SP_WALK);
     wd_asm_jump_if_imm(a, BPF_JSET, R1, WALK_IP4, ip4);
     wd_asm_alu_imm(a, BPF_LSH, R3, 4);
@@ -374,35 +375,50 @@ wd_gen_hidden_zero(struct wd_gen *g, int dst)
 void
 wd_gen_if_info(struct wd_gen *g, uint32_t bits, uint32_t label)
 {
-    wd_asm_load(&g->a, BPF_W, R0, R10, SP_INFO);
+    wd_gen_read(g, BPF_W, R0, SP_INFO);
     wd_asm_jump_if_imm(&g->a, BPF_JSET, R0, (int32_t)bits, label);
 }
 
+/* Four bytes of the header as a number. */
 static void
 copy_word(struct wd_gen *g, int to, int from)
 {
     wd_asm_load(&g->a, BPF_W, R1, R10, from);
+    wd_asm_big_endian(&g->a, R1, 32);
     wd_asm_store(&g->a, BPF_W, R10, to, R1);
 }
 
+/* Where the four words of an address are among its two numbers, 0 the highest. */
+static int
+word_off(int word)
+{
+    return 4 * (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? word ^ 1 : word);
+}
+
 void
-wd_gen_address(struct wd_gen *g, bool source, int stack_off)
+wd_gen_address(struct wd_gen *g, bool source, bool of_ip4, int stack_off)
 {
     struct wd_asm *a = &g->a;
     uint32_t ip4 = wd_asm_label(a), done = wd_asm_label(a);
 
-    wd_gen_if_info(g, INFO_IP4, ip4);
-    for (int i = 0; i < 16; i += 4)
-        copy_word(g, stack_off + i, SP_IP + (source ? 8 : 24) + i);
-    wd_asm_jump(a, done);
-    wd_asm_bind(a, ip4); /* ::ffff:a.b.c.d */
-    wd_gen_hidden_zero(g, R1);
-    wd_asm_store(a, BPF_W, R10, stack_off, R1);
-    wd_asm_store(a, BPF_W, R10, stack_off + 4, R1);
-    wd_asm_alu32_imm(a, BPF_OR, R1, 0xFFFF);
-    wd_asm_big_endian(a, R1, 32);
-    wd_asm_store(a, BPF_W, R10, stack_off + 8, R1);
-    copy_word(g, stack_off + 12, SP_IP + (source ? 12 : 16));
+    if (of_ip4)
+        wd_gen_if_info(g, INFO_IP4, ip4);
+    for (int off = 0; off < 16; off += 4)
+        copy_word(g, stack_off + off, SP_IP + (source ? 8 : 24) + word_off(off / 4));
+    if (of_ip4)
+        wd_asm_jump(a, done);
+    wd_asm_bind(a, ip4);
+    if (of_ip4) { /* ::ffff:a.b.c.d */
+        wd_gen_hidden_zero(g, R2);
+        wd_asm_store(a, BPF_W, R10, stack_off, R2);
+        wd_asm_store(a, BPF_W, R10, stack_off + 4, R2);
+        wd_asm_alu32_imm(a, BPF_OR, R2, 0xFFFF);
+        if (word_off(2) == 8)
+            wd_asm_store(a, BPF_W, R10, stack_off + 8, R2);
+        copy_word(g, stack_off + word_off(3), SP_IP + (source ? 12 : 16));
+        if (word_off(2) != 8)
+            wd_asm_store(a, BPF_W, R10, stack_off + 12, R2);
+    }
     wd_asm_bind(a, done);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
-/* wd_hash_packet as instructions; see core/hash.c for the lanes.  Their eight words are at SP_LANES: a[4], w[4]. */
+/* wd_hash_packet as instructions; see core/hash.c for the lanes.  Their eight words are at sp.lanes: a[4], w[4]. */
 #include "gen_impl.h"
 
 #define P1 UINT64_C(11400714785074694791)
@@ -13,8 +13,8 @@ static const uint64_t key[] = {
     UINT64_C(0x72BE5D7480DEB1FE), UINT64_C(0x9BDC06A7C19BF174),
 };
 
-#define LANE_A(i) (SP_LANES + 8 * (i))
-#define LANE_W(i) (SP_LANES + 8 * (4 + (i)))
+#define LANE_A(i) (g->sp.lanes + 8 * (i))
+#define LANE_W(i) (g->sp.lanes + 8 * (4 + (i)))
 
 /* r1 -> the lane, xored with its constant; r2 is lost */
 static void
@@ -22,7 +22,7 @@ put_lane(struct wd_gen *g, int i)
 {
     wd_asm_load_imm64(&g->a, R2, key[i]);
     wd_asm_alu(&g->a, BPF_XOR, R1, R2);
-    wd_asm_store(&g->a, BPF_DW, R10, SP_LANES + 8 * i, R1);
+    wd_asm_store(&g->a, BPF_DW, R10, g->sp.lanes + 8 * i, R1);
 }
 
 /* A little-endian load from the stack, and into a lane. */
@@ -38,7 +38,7 @@ copy_lane(struct wd_gen *g, int size, int stack_off, int i)
 static void
 load_seed(struct wd_gen *g)
 {
-    wd_asm_load(&g->a, BPF_DW, R1, R10, SP_TIME);
+    wd_asm_load(&g->a, BPF_DW, R1, R10, g->sp.time);
     wd_asm_alu_imm(&g->a, BPF_DIV, R1, 100);
 }
 
@@ -191,9 +191,9 @@ wd_gen_random(struct wd_gen *g)
     gen_avalanche(g, 33, P2);
     gen_avalanche(g, 29, P3);
     gen_avalanche(g, 32, 0);
-    wd_asm_store(a, BPF_W, R10, SP_RANDOM32, R0);
+    wd_asm_store(a, BPF_W, R10, g->sp.random + RANDOM32_OFF, R0);
     wd_asm_alu_imm(a, BPF_RSH, R0, 32);
-    wd_asm_store(a, BPF_H, R10, SP_RANDOM16, R0);
+    wd_asm_store(a, BPF_H, R10, g->sp.random + RANDOM16_OFF, R0);
     wd_asm_alu_imm(a, BPF_RSH, R0, 16);
-    wd_asm_store(a, BPF_B, R10, SP_RANDOM8, R0);
+    wd_asm_store(a, BPF_B, R10, g->sp.random + RANDOM8_OFF, R0);
 }

@@ -70,7 +70,7 @@ gen_header(struct wd_gen *g)
 {
     struct wd_asm *a = &g->a;
 
-    wd_asm_load(a, BPF_DW, R1, R10, SP_TIME);
+    wd_asm_load(a, BPF_DW, R1, R10, g->sp.time);
     wd_asm_store(a, BPF_DW, R9, FIELD(ktime_ns), R1);
     wd_asm_mov(a, R1, R_SKB);
     wd_asm_call(a, BPF_FUNC_get_socket_cookie);

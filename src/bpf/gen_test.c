@@ -30,9 +30,13 @@
 /* A place in the program: a test, WD_ACCEPT or WD_REJECT. */
 struct place {
     uint32_t label;
-    uint8_t classes; /* that can come here; 0: none does */
-    bool jumped;     /* some jump leads here: nothing is known of the registers */
+    uint8_t classes;           /* that can come here; 0: none does */
+    bool jumped;               /* some jump leads here: nothing is known of the registers */
+    struct wd_windows windows; /* what they hold on every way that leads here */
 };
+
+/* What r1 is where the element of an array that should be in it is not in the packet. */
+enum absent { NEVER, /* ... it is in the packet, or is no element */ NEGATIVE, ZERO };
 
 struct tests {
     struct wd_gen *g;
@@ -41,7 +45,8 @@ struct tests {
     uint8_t classes; /* ... what can be there */
     bool falls;      /* the test before falls through to this one */
     uint32_t cached; /* whose value is in r1 (and r2), by value_id; NO_VALUE */
-    bool poison;     /* ... or, where that was out of an array's range, a number below 0 of 64 bits */
+    enum absent absent;
+    struct wd_windows windows;
 };
 
 /* A comparison, of 32 or 64 bits, with a constant (sign-extended to 64) or with r3. */
@@ -139,13 +144,30 @@ place_of(const struct tests *t, uint32_t target)
 
 /* ---- Jumps -------------------------------------------------------------- */
 
+/* One more way leads to a target. */
+static struct place *
+arrive(struct tests *t, uint32_t target, uint8_t classes)
+{
+    struct place *place = place_of(t, target);
+
+    for (int i = 0; i < WD_ARRAYS; i++) {
+        struct wd_window *there = &place->windows.of[i], here = t->windows.of[i];
+
+        if (!place->classes)
+            *there = here;
+        else if (there->low != here.low || there->high != here.high)
+            *there = (struct wd_window){0, 0};
+    }
+    place->classes |= classes;
+    return place;
+}
+
 /* The label of a target, which a jump will lead to. */
 static uint32_t
 reach(struct tests *t, uint32_t target, uint8_t classes)
 {
-    struct place *place = place_of(t, target);
+    struct place *place = arrive(t, target, classes);
 
-    place->classes |= classes;
     place->jumped = true;
     return place->label;
 }
@@ -173,7 +195,7 @@ go_to(struct tests *t, uint32_t target, uint8_t classes)
 {
     target = thread(t, target, classes);
     if (target == t->at + 1) {
-        place_of(t, target)->classes |= classes;
+        arrive(t, target, classes);
         t->falls = true;
     } else {
         wd_asm_jump(&t->g->a, reach(t, target, classes));
@@ -234,7 +256,7 @@ branch_class(struct tests *t, uint8_t set, uint32_t yes, uint32_t no)
     else if (!(t->classes & set))
         go_to(t, no, t->classes);
     else {
-        wd_asm_load(&t->g->a, BPF_W, R0, R10, SP_INFO);
+        wd_gen_read(t->g, BPF_W, R0, SP_INFO);
         branch(t, c, yes, t->classes & set, no, t->classes & (uint8_t)~set);
     }
 }
@@ -256,132 +278,6 @@ require(struct tests *t, const struct wd_test *test)
 }
 
 /* ---- Values ------------------------------------------------------------- */
-
-static int
-size_of(uint8_t width)
-{
-    return width == 1 ? BPF_B : width == 2 ? BPF_H : BPF_W;
-}
-
-/* r1 = the field in a header that begins at this place of the stack, or an element of an array that is there */
-static void
-load_packet_bytes(struct tests *t, const struct wd_field_info *info, int stack_off)
-{
-    struct wd_asm *a = &t->g->a;
-    uint64_t whole = (UINT64_C(1) << 8 * info->width) - 1;
-
-    wd_asm_load(a, size_of(info->width), R1, R10, stack_off);
-    if (info->width > 1)
-        wd_asm_big_endian(a, R1, info->width * 8);
-    if (info->shift)
-        wd_asm_alu_imm(a, BPF_RSH, R1, info->shift);
-    if (info->kind != WD_KIND_ADDR4 && info->kind != WD_KIND_ARRAY && info->max < whole >> info->shift)
-        wd_asm_alu_imm(a, BPF_AND, R1, (int32_t)info->max);
-}
-
-/* r2 = offset of an element of the whole buffer; below 0 the helper that loads it fails, as it does beyond the end. */
-static void
-find_buffer_element(struct tests *t, const struct wd_test *test)
-{
-    struct wd_asm *a = &t->g->a;
-
-    if (test->index >= 0) {
-        wd_asm_mov_imm(a, R2, test->index);
-    } else {
-        wd_asm_load(a, BPF_W, R2, R_SKB, offsetof(struct __sk_buff, len));
-        wd_asm_alu_imm(a, BPF_ADD, R2, test->index);
-    }
-}
-
-/*
- * r2 = offset of an element of the payload, or all ones, for which the helper
- * fails: the distance to the end that must not be passed gives its sign.
- */
-static void
-find_payload_element(struct tests *t, const struct wd_test *test)
-{
-    struct wd_asm *a = &t->g->a;
-    bool from_start = test->index >= 0;
-
-    wd_asm_load(a, BPF_W, R2, R10, from_start ? SP_DATA : SP_END);
-    wd_asm_load(a, BPF_W, R3, R10, from_start ? SP_END : SP_DATA);
-    wd_asm_alu_imm(a, BPF_ADD, R2, test->index);
-    if (from_start) {
-        wd_asm_alu_imm(a, BPF_SUB, R3, wd_fields[test->field].width);
-        wd_asm_alu(a, BPF_SUB, R3, R2);
-    } else {
-        wd_asm_alu(a, BPF_SUB, R3, R2);
-        wd_asm_alu_imm(a, BPF_NEG, R3, 0);
-    }
-    wd_asm_alu_imm(a, BPF_ARSH, R3, 63);
-    wd_asm_alu(a, BPF_OR, R2, R3);
-}
-
-/*
- * r1 = an element of an array, or, where it is out of range, the error of the
- * helper: a jump less for each test that asks for equal or less.
- */
-static void
-load_element(struct tests *t, const struct wd_test *test)
-{
-    const struct wd_field_info *info = &wd_fields[test->field];
-
-    if (info->src == WD_SRC_PACKET)
-        find_buffer_element(t, test);
-    else
-        find_payload_element(t, test);
-    wd_gen_load_bytes(t->g, SP_BYTES, info->width);
-    load_packet_bytes(t, info, SP_BYTES);
-    wd_asm_alu(&t->g->a, BPF_OR, R1, R0);
-    t->poison = true;
-}
-
-/* r1 = a field that needs no header */
-static void
-load_meta(struct tests *t, uint8_t field)
-{
-    struct wd_asm *a = &t->g->a;
-
-    switch (field) {
-    case WD_F_TIMESTAMP:
-        wd_asm_load(a, BPF_DW, R1, R10, SP_TIME);
-        wd_asm_alu_imm(a, BPF_DIV, R1, 100);
-        break;
-    case WD_F_PROTOCOL:
-        wd_asm_load(a, BPF_B, R1, R10, SP_PROTOCOL);
-        break;
-    case WD_F_LOCALPORT:
-        wd_asm_load(a, BPF_H, R1, R10, SP_LPORT);
-        break;
-    case WD_F_REMOTEPORT:
-        wd_asm_load(a, BPF_H, R1, R10, SP_RPORT);
-        break;
-    case WD_F_IMPOSTOR:
-        wd_asm_load(a, BPF_B, R1, R10, SP_TAGGED);
-        wd_asm_alu_imm(a, BPF_SUB, R1, 1);
-        break;
-    case WD_F_FRAGMENT:
-        wd_asm_load(a, BPF_W, R1, R10, SP_INFO);
-        wd_asm_alu_imm(a, BPF_AND, R1, INFO_FRAGMENT);
-        wd_asm_alu_imm(a, BPF_RSH, R1, 8);
-        break;
-    case WD_F_IFIDX:
-        wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, ifindex));
-        break;
-    case WD_F_LENGTH:
-        wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, len));
-        break;
-    case WD_F_RANDOM8:
-        wd_asm_load(a, BPF_B, R1, R10, SP_RANDOM8);
-        break;
-    case WD_F_RANDOM16:
-        wd_asm_load(a, BPF_H, R1, R10, SP_RANDOM16);
-        break;
-    default:
-        wd_asm_load(a, BPF_W, R1, R10, SP_RANDOM32);
-        break;
-    }
-}
 
 /* Fields whose value each program knows. */
 static bool
@@ -425,50 +321,30 @@ value_id(const struct wd_test *test)
     return test->field | (array ? (uint32_t)(test->index + 65536) << 8 : 0);
 }
 
-/* r1 = the value, unless it is there already */
+/* r1 = the field, unless it is there already */
 static void
 load_value(struct tests *t, const struct wd_test *test)
 {
-    const struct wd_field_info *info = &wd_fields[test->field];
     uint32_t id = value_id(test);
 
-    if (t->cached == id)
-        return;
-    t->poison = false;
-    if (info->kind == WD_KIND_ARRAY) {
-        load_element(t, test);
-    } else if (info->src == WD_SRC_META) {
-        load_meta(t, test->field);
-    } else if (info->src == WD_SRC_IP4 || info->src == WD_SRC_IP6) {
-        load_packet_bytes(t, info, SP_IP + info->off);
-    } else if (info->src == WD_SRC_TCPDATA || info->src == WD_SRC_UDPDATA) {
-        wd_asm_load(&t->g->a, BPF_W, R1, R10, SP_END);
-        wd_asm_load(&t->g->a, BPF_W, R2, R10, SP_DATA);
-        wd_asm_alu(&t->g->a, BPF_SUB, R1, R2);
-    } else {
-        load_packet_bytes(t, info, SP_L4 + info->off);
-    }
+    if (t->cached != id)
+        wd_gen_field(t->g, test->field);
     t->cached = id;
+    t->absent = NEVER;
 }
 
 /* r1, r2 = the halves of an address */
 static void
-load_wide(struct tests *t, const struct wd_test *test)
+load_address(struct tests *t, const struct wd_test *test)
 {
-    const struct wd_field_info *info = &wd_fields[test->field];
-    struct wd_asm *a = &t->g->a;
     uint32_t id = value_id(test);
-    int off;
 
     if (t->cached == id)
         return;
-    off = test->field == WD_F_LOCALADDR ? SP_LOCAL : test->field == WD_F_REMOTEADDR ? SP_REMOTE : SP_IP + info->off;
-    wd_asm_load(a, BPF_DW, R1, R10, off);
-    wd_asm_load(a, BPF_DW, R2, R10, off + 8);
-    wd_asm_big_endian(a, R1, 64);
-    wd_asm_big_endian(a, R2, 64);
-    t->poison = false;
+    wd_gen_half(t->g, test->field, true, R1);
+    wd_gen_half(t->g, test->field, false, R2);
     t->cached = id;
+    t->absent = NEVER;
 }
 
 /* ---- One test ----------------------------------------------------------- */
@@ -503,59 +379,157 @@ compare_equal(struct tests *t, const struct wd_test *test)
     finish(t, test, c);
 }
 
+/* The upper halves are compared, or, where they are equal, the lower ones. */
 static void
 compare_order(struct tests *t, const struct wd_test *test)
 {
-    bool less = test->op == WD_OP_LT || test->op == WD_OP_LE;
-    struct compare c = {.op = less ? BPF_JLT : BPF_JGT, .dst = R1, .reg = true};
+    const struct compare c = {.op = jump_op(test->op, false), .dst = R1, .reg = true};
+    struct wd_asm *a = &t->g->a;
+    uint32_t differ = wd_asm_label(a);
 
-    wd_asm_load_imm64(&t->g->a, R3, test->hi);
-    leave_if(t, &c, test->yes);
-    c.op = BPF_JNE;
-    leave_if(t, &c, test->no);
-    wd_asm_load_imm64(&t->g->a, R3, test->lo);
-    c.op = jump_op(test->op, false);
-    c.dst = R2;
+    wd_gen_half(t->g, test->field, true, R1);
+    wd_asm_load_imm64(a, R3, test->hi);
+    wd_asm_jump_if(a, BPF_JNE, R1, R3, differ);
+    wd_gen_half(t->g, test->field, false, R1);
+    wd_asm_load_imm64(a, R3, test->lo);
+    wd_asm_bind(a, differ);
+    t->cached = NO_VALUE;
     finish(t, test, c);
 }
 
 static void
 compare_wide(struct tests *t, const struct wd_test *test)
 {
-    load_wide(t, test);
-    if (test->op == WD_OP_EQ || test->op == WD_OP_NE)
+    if (test->op == WD_OP_EQ || test->op == WD_OP_NE) {
+        load_address(t, test);
         compare_equal(t, test);
-    else
+    } else {
         compare_order(t, test);
+    }
 }
-
-/* r1 is no element: the test does not hold. */
-static const struct compare out_of_range = {.op = BPF_JSLT, .dst = R1, .wide = true, .imm = 0};
 
 static void
 compare_value(struct tests *t, const struct wd_test *test)
 {
     bool is_signed = wd_fields[test->field].kind == WD_KIND_INT;
-    struct compare c = {.op = jump_op(test->op, is_signed), .dst = R1, .imm = (uint32_t)test->lo};
+    struct compare c = {.op = jump_op(test->op, is_signed), .dst = R1, .imm = (uint32_t)test->lo, .reg = is_signed};
 
     load_value(t, test);
-    if (t->poison && (test->op == WD_OP_NE || test->op == WD_OP_GT || test->op == WD_OP_GE)) {
-        leave_if(t, &out_of_range, test->no);
-        t->poison = false;
-    }
-    /* The lower half of an error is above INT32_MAX: up to there 32 bits will do. */
-    c.reg = is_signed || (t->poison && test->lo > INT32_MAX);
     if (c.reg)
         wd_asm_load_imm64(&t->g->a, R3, test->neg ? -test->lo : test->lo);
     finish(t, test, c);
+}
+
+/* ---- Elements of arrays ------------------------------------------------- */
+
+/* r1 is no element: the test does not hold. */
+static const struct compare out_of_range = {.op = BPF_JSLT, .dst = R1, .wide = true, .imm = 0};
+
+static bool
+wants_zero(const struct wd_test *test)
+{
+    return test->op == WD_OP_GT || test->op == WD_OP_GE;
+}
+
+/* Whether the next test is on the same element and is reached from this one alone where this one holds. */
+static bool
+same_again(const struct tests *t, const struct wd_test *test)
+{
+    uint32_t next = t->at + 1;
+
+    return test->yes == next && next < t->g->prog->count && value_id(&t->g->prog->tests[next]) == value_id(test);
+}
+
+/* r0 = 0 where there is no element, else all ones */
+static void
+presence(struct tests *t)
+{
+    wd_asm_alu_imm(&t->g->a, BPF_ARSH, R0, 63);
+    wd_asm_alu_imm(&t->g->a, BPF_XOR, R0, -1);
+}
+
+/*
+ * r1 = an element, unless it is there already; where there is none, 0 or a
+ * number below 0 of 64 bits, for which the test does not hold: a jump less for
+ * each test.  False: there never is one.
+ */
+static bool
+load_element(struct tests *t, const struct wd_test *test, bool zero)
+{
+    uint32_t id = value_id(test);
+
+    if (t->cached == id && (t->absent == NEVER || (t->absent == ZERO) == zero))
+        return true;
+    if (!wd_gen_element(t->g, &t->windows, t->at))
+        return false;
+    if (zero) {
+        presence(t);
+        wd_asm_alu(&t->g->a, BPF_AND, R1, R0);
+    } else {
+        wd_asm_alu(&t->g->a, BPF_OR, R1, R0);
+    }
+    t->cached = id;
+    t->absent = zero ? ZERO : NEGATIVE;
+    return true;
+}
+
+/* Ends a test that holds only where there is an element: the next test knows that. */
+static void
+finish_element(struct tests *t, const struct wd_test *test, struct compare c)
+{
+    finish(t, test, c);
+    if (t->falls && test->yes == t->at + 1 && test->no != t->at + 1)
+        t->absent = NEVER;
+}
+
+/* r1 = 0 where the element is equal or is not there */
+static void
+compare_different(struct tests *t, const struct wd_test *test)
+{
+    const struct compare c = {.op = BPF_JNE, .dst = R1};
+
+    if (!wd_gen_element(t->g, &t->windows, t->at)) {
+        go_to(t, test->no, t->classes);
+        return;
+    }
+    presence(t);
+    wd_asm_alu32_imm(&t->g->a, BPF_XOR, R1, (int32_t)test->lo);
+    wd_asm_alu(&t->g->a, BPF_AND, R1, R0);
+    t->cached = NO_VALUE;
+    finish(t, test, c);
+}
+
+static void
+compare_element(struct tests *t, const struct wd_test *test)
+{
+    struct compare c = {.op = jump_op(test->op, false), .dst = R1, .imm = (uint32_t)test->lo};
+
+    if (test->op == WD_OP_NE && t->cached != value_id(test) && !same_again(t, test)) {
+        compare_different(t, test);
+        return;
+    }
+    if (!load_element(t, test, wants_zero(test))) {
+        go_to(t, test->no, t->classes);
+        return;
+    }
+    if (test->op == WD_OP_NE && t->absent == NEGATIVE) {
+        leave_if(t, &out_of_range, test->no);
+        t->absent = NEVER;
+    }
+    /* The lower half of an error is above INT32_MAX: up to there 32 bits will do. */
+    c.reg = t->absent == NEGATIVE && test->lo > INT32_MAX;
+    if (c.reg)
+        wd_asm_load_imm64(&t->g->a, R3, test->lo);
+    finish_element(t, test, c);
 }
 
 /* A test that holds for every element that there is. */
 static void
 compare_range(struct tests *t, const struct wd_test *test)
 {
-    load_value(t, test);
-    if (t->poison)
+    if (!load_element(t, test, false))
+        go_to(t, test->no, t->classes);
+    else if (t->absent == NEGATIVE)
         branch(t, out_of_range, test->no, t->classes, test->yes, t->classes);
     else
         go_to(t, test->yes, t->classes);
@@ -584,6 +558,8 @@ gen_test(struct tests *t, const struct wd_test *test)
         branch_class(t, set, test->no, test->yes);
     else if (info->kind == WD_KIND_ADDR)
         compare_wide(t, test);
+    else if (info->kind == WD_KIND_ARRAY)
+        compare_element(t, test);
     else
         compare_value(t, test);
 }
@@ -601,7 +577,7 @@ prepare(struct tests *t)
     for (uint32_t i = 0; i < count; i++)
         t->place[i].label = wd_asm_label(&t->g->a);
     t->place[count].label = t->g->accept;
-    t->place[count + 1].label = t->g->reject;
+    t->place[count + 1].label = t->g->no_match;
     return 0;
 }
 
@@ -645,6 +621,7 @@ gen_all(struct tests *t)
             t->cached = NO_VALUE;
         t->at = i;
         t->classes = place->classes;
+        t->windows = place->windows;
         t->falls = false;
         gen_test(t, &prog->tests[i]);
     }
@@ -660,6 +637,7 @@ wd_gen_tests(struct wd_gen *g)
         return error;
     gen_all(&t);
     g->matches = t.place[g->prog->count].classes;
+    g->misses = t.place[g->prog->count + 1].classes;
     free(t.place);
     return 0;
 }
