@@ -89,6 +89,27 @@ WINDIVERT_ASSERT_(offsetof(WINDIVERT_EXT_STATS, Size) == 0 && offsetof(WINDIVERT
  */
 WINDIVERTEXPORT BOOL WinDivertExtGetStats(HANDLE handle, WINDIVERT_EXT_STATS *pStats);
 
+/* Options of WinDivertExtExplainFilter. */
+#define WINDIVERT_EXT_EXPLAIN_PROGRAMS 0x1 /* with the instructions of the programs */
+
+/*
+ * Writes into buffer, as text for people, what a handle opened with the first
+ * four arguments would put into the kernel of this machine: for each hook the
+ * chain and its rules or the links, the compares in front, and the programs
+ * (their number of instructions; with WINDIVERT_EXT_EXPLAIN_PROGRAMS these too).  The
+ * wording may change from version to version.  Opens nothing and needs no
+ * rights; does not block.
+ *
+ * bufLen: bytes of buffer.  *pNeeded (may be NULL): the bytes needed, with the
+ * NUL at the end, also where they did not fit.
+ *
+ * FALSE: 87 as WinDivertOpen, unknown options, no buffer; 122 the buffer is too
+ * small, nothing is written; 50 the layer has no programs; 8.
+ */
+WINDIVERTEXPORT BOOL WinDivertExtExplainFilter(const char *filter, WINDIVERT_LAYER layer, INT16 priority,
+                                               UINT64 flags, UINT64 options, char *buffer, UINT bufLen,
+                                               UINT *pNeeded);
+
 #ifdef __cplusplus
 }
 #endif

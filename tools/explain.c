@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
-/* windivertctl explain: a filter in its normal form, or what is wrong with it. */
+/* windivertctl explain: a filter in its normal form and what a handle puts into the kernel for it, or what is wrong with it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,9 +7,9 @@
 
 #include "commands.h"
 #include "support.h"
-#include "windivert.h"
+#include "windivert_ext.h"
 
-#define FILTER_TEXT_MAX (1U << 26)
+#define TEXT_MAX (1U << 27)
 
 static const char *const layers[] = {
     [WINDIVERT_LAYER_NETWORK] = "network", [WINDIVERT_LAYER_NETWORK_FORWARD] = "network_forward",
@@ -31,67 +31,119 @@ parse_layer(const char *text, WINDIVERT_LAYER *ret_layer)
     return false;
 }
 
-/* FILTER and --layer LAYER in any order. */
-static bool
-parse_args(int argc, char **argv, const char **ret_filter, WINDIVERT_LAYER *ret_layer)
-{
-    const char *filter = NULL;
+struct arguments {
+    const char *filter;
+    WINDIVERT_LAYER layer;
+    long priority;
+    UINT64 flags, options;
+};
 
+/* One option and what belongs to it, from argv[*i] on; false: explained. */
+static bool
+parse_option(int argc, char **argv, int *i, struct arguments *args)
+{
+    const char *option = argv[*i];
+
+    if (!strcmp(option, "-v")) {
+        args->options |= WINDIVERT_EXT_EXPLAIN_PROGRAMS;
+        return true;
+    }
+    if (!strcmp(option, "--sniff") || !strcmp(option, "--drop")) {
+        args->flags |= option[2] == 's' ? WINDIVERT_FLAG_SNIFF : WINDIVERT_FLAG_DROP;
+        return true;
+    }
+    if (strcmp(option, "--layer") && strcmp(option, "--priority")) {
+        complain(option, "no such option; there are --layer, --priority, --sniff, --drop, -v");
+        return false;
+    }
+    if (*i + 1 == argc) {
+        complain(option, "which one?");
+        return false;
+    }
+    ++*i;
+    if (!strcmp(option, "--layer"))
+        return parse_layer(argv[*i], &args->layer);
+    return parse_number("priority", argv[*i], WINDIVERT_PRIORITY_LOWEST, WINDIVERT_PRIORITY_HIGHEST, &args->priority);
+}
+
+/* FILTER and options in any order. */
+static bool
+parse_args(int argc, char **argv, struct arguments *args)
+{
     for (int i = 1; i < argc; i++) {
-        if (!strcmp(argv[i], "--layer")) {
-            if (i + 1 == argc) {
-                complain("--layer", "which one?");
+        if (argv[i][0] == '-') {
+            if (!parse_option(argc, argv, &i, args))
                 return false;
-            }
-            if (!parse_layer(argv[++i], ret_layer))
-                return false;
-        } else if (filter) {
+        } else if (args->filter) {
             complain(argv[i], "one filter only; quote it");
             return false;
         } else {
-            filter = argv[i];
+            args->filter = argv[i];
         }
     }
-    if (!filter)
+    if (!args->filter)
         complain("explain", "which filter?");
-    *ret_filter = filter;
-    return filter != NULL;
+    return args->filter != NULL;
 }
 
-/* The normal form, to be freed; NULL: it could not be had, which is explained. */
-static char *
-normal_form(const char *filter, WINDIVERT_LAYER layer)
+static BOOL
+get_normal_form(const struct arguments *args, char *text, UINT size)
 {
-    for (UINT size = 4096; size <= FILTER_TEXT_MAX; size *= 2) {
+    return WinDivertHelperFormatFilter(args->filter, args->layer, text, size);
+}
+
+static BOOL
+get_explanation(const struct arguments *args, char *text, UINT size)
+{
+    return WinDivertExtExplainFilter(args->filter, args->layer, (INT16)args->priority, args->flags, args->options,
+                                     text, size, NULL);
+}
+
+/* What get writes, to be freed; NULL: it could not be had, the last error says why. */
+static char *
+get_text(BOOL (*get)(const struct arguments *args, char *text, UINT size), const struct arguments *args)
+{
+    for (UINT size = 4096; size <= TEXT_MAX; size *= 2) {
         char *text = malloc(size);
 
         if (!text) {
-            complain("explain", "no memory");
+            SetLastError(ERROR_NOT_ENOUGH_MEMORY);
             return NULL;
         }
-        if (WinDivertHelperFormatFilter(filter, layer, text, size))
+        if (get(args, text, size))
             return text;
         free(text);
         if (GetLastError() != ERROR_INSUFFICIENT_BUFFER)
             break;
     }
-    complain_last_error();
     return NULL;
+}
+
+static bool
+print_text(char *text)
+{
+    if (!text) {
+        complain_last_error();
+        return false;
+    }
+    fputs(text, stdout);
+    free(text);
+    return true;
 }
 
 int
 explain_main(int argc, char **argv)
 {
-    WINDIVERT_LAYER layer = WINDIVERT_LAYER_NETWORK;
-    const char *filter;
-    char *text;
+    struct arguments args = {.layer = WINDIVERT_LAYER_NETWORK};
 
-    if (!parse_args(argc, argv, &filter, &layer) || !filter_is_good(filter, layer))
+    if (!parse_args(argc, argv, &args) || !filter_is_good(args.filter, args.layer))
         return 1;
-    text = normal_form(filter, layer);
-    if (!text)
+    printf("layer   %s\nfilter  ", layers[args.layer]);
+    if (!print_text(get_text(get_normal_form, &args)))
         return 1;
-    printf("layer   %s\nfilter  %s\n", layers[layer], text);
-    free(text);
-    return 0;
+    putchar('\n');
+    if (args.layer > WINDIVERT_LAYER_NETWORK_FORWARD) /* events: no program, the filter is all there is to say */
+        return 0;
+    putchar('\n');
+    return !print_text(get_text(get_explanation, &args));
 }

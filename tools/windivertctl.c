@@ -12,7 +12,9 @@ static const struct command {
     const char *name, *args, *what;
     int (*main)(int argc, char **argv);
 } commands[] = {
-    {"explain", "FILTER [--layer LAYER]", "checks a filter and shows its normal form", explain_main},
+    {"explain", "FILTER [--layer LAYER] [--priority N] [--sniff | --drop] [-v]",
+     "checks a filter, shows its normal form and what would be installed for it; -v: with the programs",
+     explain_main},
     {"version", "", "prints the version", version_main},
 };
 
@@ -34,7 +36,7 @@ usage(FILE *to)
 {
     fprintf(to, "usage: windivertctl COMMAND ...\n");
     for (size_t i = 0; i < COUNT; i++)
-        fprintf(to, "  %-8s %-24s %s\n", commands[i].name, commands[i].args, commands[i].what);
+        fprintf(to, "  %s %s\n      %s\n", commands[i].name, commands[i].args, commands[i].what);
 }
 
 int

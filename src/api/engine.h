@@ -30,6 +30,8 @@
 #ifndef WD_API_ENGINE_H
 #define WD_API_ENGINE_H
 
+#include <stdbool.h>
+
 #include "core/error.h"
 #include "windivert.h"
 #include "windivert_ext.h"
@@ -87,6 +89,13 @@ int wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param,
 int wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 *ret_value,
                             struct wd_error *err);
 void wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats);
+
+/*
+ * What such a handle would put into the kernel, as text for people, malloc'ed;
+ * with the instructions of the programs where asked for.  Opens nothing.
+ * -EOPNOTSUPP at the layers that have no programs.
+ */
+int wd_engine_explain(const struct wd_open *open, bool programs, char **ret_text, struct wd_error *err);
 
 /*
  * Close is two steps: abort makes the handle take no more packets and wakes

@@ -6,6 +6,7 @@
 #include "compile.h"
 #include "error.h"
 #include "handle.h"
+#include "open.h"
 
 #define FLAGS_ALL                                                                                                    \
     (WINDIVERT_FLAG_SNIFF | WINDIVERT_FLAG_DROP | WINDIVERT_FLAG_RECV_ONLY | WINDIVERT_FLAG_SEND_ONLY |              \
@@ -73,33 +74,35 @@ make_object(struct wd_arena *arena, const struct wd_filter *filter)
     return object && wd_filter_object(filter, object, needed, NULL) == 0 ? object : NULL;
 }
 
-static BOOL
-compile_and_open(struct wd_arena *arena, const char *text, struct wd_open *open, HANDLE *ret_handle)
+BOOL
+wd_api_prepare_open(struct wd_arena *arena, const char *filter, WINDIVERT_LAYER layer, INT16 priority, UINT64 flags,
+                    struct wd_open *ret_open)
 {
+    struct wd_open open = {.layer = layer, .priority = priority, .flags = flags};
     struct wd_filter_error error = {.code = WD_FILTER_OK, .pos = 0};
-    struct wd_filter *filter;
+    struct wd_filter *compiled;
 
-    if (!wd_api_compile(arena, text, open->layer, &filter, &error))
+    if (!check_open(filter, layer, priority, flags) || !wd_api_compile(arena, filter, layer, &compiled, &error))
         return FALSE;
-    open->object = make_object(arena, filter);
-    if (!open->object)
+    open.object = make_object(arena, compiled);
+    if (!open.object)
         return wd_api_fail_errno(-ENOMEM, NULL);
-    return wd_handle_open(open, ret_handle);
+    *ret_open = open;
+    return TRUE;
 }
 
 HANDLE
 WinDivertOpen(const char *filter, WINDIVERT_LAYER layer, INT16 priority, UINT64 flags)
 {
-    struct wd_open open = {.layer = layer, .priority = priority, .flags = flags};
     HANDLE handle = INVALID_HANDLE_VALUE;
     struct wd_arena arena;
+    struct wd_open open;
     int cancel_state;
 
-    if (!check_open(filter, layer, priority, flags))
-        return INVALID_HANDLE_VALUE;
     pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel_state);
     wd_arena_init(&arena, NULL);
-    compile_and_open(&arena, filter, &open, &handle);
+    if (wd_api_prepare_open(&arena, filter, layer, priority, flags, &open))
+        wd_handle_open(&open, &handle);
     wd_arena_free(&arena);
     pthread_setcancelstate(cancel_state, NULL);
     return handle;

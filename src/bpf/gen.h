@@ -64,7 +64,11 @@ struct wd_record {
     uint8_t unused;
 };
 
+struct wd_kernel;
+
 struct wd_gen_opts {
+    const struct wd_kernel *kernel; /* of type NETFILTER, for this kernel; it sees the interface itself: loopback,
+                                       loopback_known and oif do not count.  NULL: of type SOCKET_FILTER */
     enum wd_hook hook;
     enum wd_gen_mode mode;
     int16_t priority;    /* of the handle: tags of this level and below are skipped: never a match */

@@ -10,7 +10,8 @@
 #define LOG_SIZE (1 << 20)
 #define ETHERNET_LEN 14
 #define EXPERIMENTAL_TYPE 0x88B5 /* IEEE 802: for local experiments */
-#define JCOND 0xE0               /* not in older headers */
+#define JCOND 0xE0               /* not in older headers, ... */
+#define ATTACH_NETFILTER 45      /* ... enum bpf_attach_type: BPF_NETFILTER */
 #define LOG_SHOWN 360            /* bytes of the end of the log that go into an error text */
 
 static int
@@ -76,6 +77,8 @@ wd_bpf_load(enum bpf_prog_type type, const struct bpf_insn *insns, size_t count,
     attr.insns = (uintptr_t)insns;
     attr.insn_cnt = (uint32_t)count;
     attr.license = (uintptr_t) "GPL";
+    if (type == WD_BPF_PROG_TYPE_NETFILTER)
+        attr.expected_attach_type = ATTACH_NETFILTER;
     put_name(attr.prog_name, name);
     fd = try_load(&attr);
     if (fd == -EPERM)
@@ -106,6 +109,44 @@ wd_bpf_map(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t
                             strerror(-fd));
     *ret_fd = fd;
     return 0;
+}
+
+int
+wd_bpf_link_netfilter(int prog_fd, uint32_t pf, uint32_t hooknum, int32_t priority, int *ret_fd, struct wd_error *err)
+{
+    /* As union bpf_attr has it for links; older headers lack the last four. */
+    struct {
+        uint32_t prog_fd, target_fd, attach_type, flags;
+        uint32_t pf, hooknum;
+        int32_t priority;
+        uint32_t hook_flags;
+    } create = {(uint32_t)prog_fd, 0, ATTACH_NETFILTER, 0, pf, hooknum, priority, 0};
+    union bpf_attr attr = {0};
+    int fd;
+
+    memcpy(&attr, &create, sizeof(create));
+    fd = sys_bpf(BPF_LINK_CREATE, &attr);
+    if (fd < 0)
+        return wd_error_set(err, fd, fd == -EPERM ? "run as root or with CAP_NET_ADMIN and CAP_BPF" : NULL,
+                            "attach a program to a netfilter hook: %s", strerror(-fd));
+    *ret_fd = fd;
+    return 0;
+}
+
+int
+wd_bpf_set_prog(int map_fd, int prog_fd)
+{
+    union bpf_attr attr = {0};
+    uint32_t key = 0, value = (uint32_t)prog_fd;
+    int error;
+
+    attr.map_fd = (uint32_t)map_fd;
+    attr.key = (uintptr_t)&key;
+    attr.value = (uintptr_t)&value;
+    if (prog_fd >= 0)
+        return sys_bpf(BPF_MAP_UPDATE_ELEM, &attr);
+    error = sys_bpf(BPF_MAP_DELETE_ELEM, &attr);
+    return error == -ENOENT ? 0 : error;
 }
 
 static bool

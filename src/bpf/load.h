@@ -16,12 +16,24 @@
  * the result is -EACCES/-EINVAL/-E2BIG as the kernel said; no rights: -EPERM.
  * name: at most 15 bytes, cut.
  */
+#define WD_BPF_PROG_TYPE_NETFILTER ((enum bpf_prog_type)32) /* Linux 6.4; not in older headers */
 int wd_bpf_load(enum bpf_prog_type type, const struct bpf_insn *insns, size_t count, const char *name, int *ret_fd,
                 struct wd_error *err);
 
 /* flags: BPF_F_MMAPABLE ... .  For a ring buffer entries is its size in bytes (power of two, page aligned). */
 int wd_bpf_map(enum bpf_map_type type, const char *name, uint32_t key_size, uint32_t value_size, uint32_t entries,
                uint32_t flags, int *ret_fd, struct wd_error *err);
+
+/*
+ * Attaches a NETFILTER program to a hook of the calling thread's network
+ * namespace; closing the descriptor detaches it, which flushes every NFQUEUE of
+ * the namespace.  pf: NFPROTO_IPV4 or NFPROTO_IPV6; hooknum: NF_INET_x.
+ */
+int wd_bpf_link_netfilter(int prog_fd, uint32_t pf, uint32_t hooknum, int32_t priority, int *ret_fd,
+                          struct wd_error *err);
+
+/* Sets the one entry of an array of programs, or empties it (prog_fd < 0).  0 or -errno. */
+int wd_bpf_set_prog(int map_fd, int prog_fd);
 
 /* Whether the kernel takes programs with loops that it does not count (may_goto, Linux 6.9): tried once. */
 bool wd_bpf_can_loop(void);

@@ -24,6 +24,7 @@
 #include "linux/registry.h"
 #include "linux/ruleset.h"
 #include "linux/sniff.h"
+#include "linux/tier.h"
 
 #define MS 10000           /* of 100 ns */
 #define UNREAD_RINGS_MAX 4 /* of a sniffing handle whose size was changed */
@@ -36,7 +37,7 @@ struct wd_handle {
     struct wd_filter *filter;
 
     struct wd_ruleset *rules;
-    struct wd_chains chains;
+    struct wd_places places;
     struct wd_inject inject;
     struct wd_queue *queue; /* diverted packets, and all sending */
     struct wd_sniff *sniff; /* SNIFF */
@@ -48,6 +49,7 @@ struct wd_handle {
     pthread_mutex_t lock; /* parameters, shutdown */
     uint32_t queue_length, queue_size, queue_time_ms, hold_time_ms;
     bool shut_recv, installed;
+    bool linked; /* installed by links, not rules */
     bool exact;
 
     /* DROP with a filter that the kernel cannot decide: a thread of ours receives and drops. */
@@ -139,9 +141,21 @@ open_queue(struct wd_handle *handle, bool bound, struct wd_error *err)
     return 0;
 }
 
-/* Filter, action -> programs, rules. */
 static int
-plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const struct wd_ring *ring,
+install_plan(struct wd_handle *handle, const struct wd_plan *plan, bool links, struct wd_error *err)
+{
+    int prog_fd[WD_HOOKS] = {-1, -1, -1};
+
+    if (!links)
+        return wd_ruleset_install(handle->rules, handle->priority, plan->rule, plan->count, &handle->places, err);
+    for (const struct wd_plan_class *class = plan->classes; class; class = class->next)
+        prog_fd[class->hook] = class->prog_fd;
+    return wd_ruleset_install_links(handle->rules, handle->priority, prog_fd, &handle->places, err);
+}
+
+/* Filter, action -> programs, and rules or links. */
+static int
+plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const struct wd_ring *ring, bool links,
                  struct wd_error *err)
 {
     struct wd_plan_opts opts = {
@@ -151,9 +165,10 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
         .queue = handle->queue->nfq.num,
         .counters_fd = handle->counters_fd,
         .ring_fd = ring ? ring->fd : -1,
+        .links = links,
     };
     struct wd_plan plan;
-    int error = wd_plan_network(handle->filter, &opts, &plan, err);
+    int error = wd_plan(handle->filter, &opts, &plan, err);
 
     if (error)
         return error;
@@ -166,10 +181,24 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
         handle->queue->exact = wd_filter_prog(handle->filter);
     if (!plan.exact && action == WD_RULE_NONE)
         wd_sniff_set_exact(handle->sniff, wd_filter_prog(handle->filter));
-    error = wd_ruleset_install(handle->rules, handle->priority, plan.rule, plan.count, &handle->chains, err);
+    error = install_plan(handle, &plan, links, err);
     handle->installed |= !error;
+    handle->linked |= links && !error;
     wd_plan_free(&plan);
     return error;
+}
+
+/* By links, or where these cannot be had by rules; a handle that has links keeps to them. */
+static int
+install_in_kernel(struct wd_handle *handle, enum wd_rule_action action, const struct wd_ring *ring,
+                  struct wd_error *err)
+{
+    int error = plan_and_install(handle, action, ring, true, err);
+
+    if (!error || handle->linked || error == -ENOMEM)
+        return error;
+    wd_ruleset_remove(handle->rules, &handle->places); /* of the hooks that could be had */
+    return plan_and_install(handle, action, ring, false, err);
 }
 
 static int
@@ -181,7 +210,7 @@ open_divert(struct wd_handle *handle, struct wd_error *err)
         error = wd_janitor_add(handle->queue, err);
     if (!error) {
         handle->watched = true;
-        error = plan_and_install(handle, WD_RULE_QUEUE, NULL, err);
+        error = plan_and_install(handle, WD_RULE_QUEUE, NULL, false, err);
     }
     return error;
 }
@@ -202,7 +231,7 @@ open_sniff(struct wd_handle *handle, struct wd_error *err)
         return error;
     }
     wd_sniff_set_length(handle->sniff, handle->queue_length);
-    return plan_and_install(handle, WD_RULE_NONE, ring, err);
+    return install_in_kernel(handle, WD_RULE_NONE, ring, err);
 }
 
 static void *
@@ -241,7 +270,7 @@ open_drop(struct wd_handle *handle, struct wd_error *err)
     int error = open_queue(handle, false, err);
 
     if (!error)
-        error = plan_and_install(handle, WD_RULE_DROP, NULL, err);
+        error = install_in_kernel(handle, WD_RULE_DROP, NULL, err);
     if (error != -EAGAIN)
         return error;
     wd_queue_free(handle->queue);
@@ -326,6 +355,8 @@ wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct
         return wd_error_set(err, -ENOENT, "open without WINDIVERT_FLAG_NO_INSTALL",
                             "open: NO_INSTALL was asked for and no handle is open");
     error = check_rights(err);
+    if (!error)
+        error = wd_tier_check(err);
     if (error)
         return error;
     handle = handle_new(open);
@@ -387,7 +418,7 @@ uninstall(struct wd_handle *handle)
 {
     if (!handle->installed)
         return;
-    wd_ruleset_remove(handle->rules, &handle->chains);
+    wd_ruleset_remove(handle->rules, &handle->places);
     handle->installed = false;
     wait_for_packets_in_flight();
 }
@@ -515,7 +546,7 @@ resize_ring(struct wd_handle *handle, uint32_t size, struct wd_error *err)
     error = wd_ring_new(size, &ring, err);
     if (error)
         return error;
-    error = plan_and_install(handle, WD_RULE_NONE, ring, err);
+    error = install_in_kernel(handle, WD_RULE_NONE, ring, err);
     if (error) {
         wd_ring_free(ring);
         return error;

@@ -7,8 +7,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bpf/btf.h"
 #include "bpf/load.h"
 #include "linux/inbound.h"
+#include "linux/tier.h"
 
 #define LOOPBACK_IFINDEX 1                /* in every network namespace */
 #define PREFIXED_IFS_MAX 2                /* interfaces with rules of their own, up to which prefixes pay */
@@ -20,7 +22,8 @@ struct planner {
     const struct wd_plan_opts *opts;
     struct wd_plan *plan;
     struct wd_error *err;
-    uint32_t ifs[WD_RULE_IFS_MAX]; /* interfaces that have a rule of their own at LOCAL_OUT */
+    const struct wd_kernel *kernel; /* programs for links */
+    uint32_t ifs[WD_RULE_IFS_MAX];  /* interfaces that have a rule of their own at LOCAL_OUT */
     unsigned int if_count;
     bool ifs_decided; /* and with these every test on ifIdx is decided */
 };
@@ -101,6 +104,10 @@ known_at(const struct planner *planner, const struct wd_rule *rule)
         know(&known, WD_F_LOOPBACK, rule->dev == WD_RULE_LOOPBACK_DEV);
     if (outbound && rule->dev == WD_RULE_LOOPBACK_DEV)
         know(&known, WD_F_IFIDX, LOOPBACK_IFINDEX);
+    else if (planner->kernel && rule->hook == WD_HOOK_LOCAL_IN)
+        know(&known, WD_F_LOOPBACK, 0);
+    else if (planner->kernel)
+        ; /* the program sees them */
     else if (outbound && (rule->oif || planner->ifs_decided))
         know(&known, WD_F_IFIDX, rule->oif ? rule->oif : OTHER_IFINDEX);
     else if (outbound)
@@ -129,14 +136,15 @@ generate(const struct planner *planner, const struct wd_prog *prog, const struct
         .inject_magic = wd_inbound_magic(),
         .counters_fd = opts->counters_fd,
         .ring_fd = opts->ring_fd,
-        .bounded = !wd_bpf_can_loop(),
+        .bounded = !wd_bpf_can_loop() || !wd_tier_has(WD_FEATURE_MAY_GOTO),
+        .kernel = planner->kernel,
     };
+    enum bpf_prog_type type = planner->kernel ? WD_BPF_PROG_TYPE_NETFILTER : BPF_PROG_TYPE_SOCKET_FILTER;
     int error = wd_gen(prog, &gen, &class->code, planner->err);
 
     if (error || opts->dry)
         return error;
-    return wd_bpf_load(BPF_PROG_TYPE_SOCKET_FILTER, class->code.insns, class->code.count, "wd_filter",
-                       &class->prog_fd, planner->err);
+    return wd_bpf_load(type, class->code.insns, class->code.count, "wd_filter", &class->prog_fd, planner->err);
 }
 
 /* Instead of a program that cannot be had: everything but what carries a tag. */
@@ -196,13 +204,14 @@ add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_r
 }
 
 static struct wd_plan_class *
-new_class(struct wd_plan *plan)
+new_class(struct wd_plan *plan, enum wd_hook hook)
 {
     struct wd_plan_class *class = wd_arena_alloc(&plan->arena, 1, sizeof(*class));
 
     if (!class)
         return NULL;
     class->prog_fd = -1;
+    class->hook = hook;
     class->first_rule = plan->count;
     *plan->last_class = class;
     plan->last_class = &class->next;
@@ -214,6 +223,15 @@ static bool
 is_refusal(int error)
 {
     return error && error != -EPERM && error != -ENOMEM;
+}
+
+static void
+note_undecided(struct planner *planner, const struct wd_known *known)
+{
+    const struct wd_prog *prog = wd_filter_prog(planner->filter);
+
+    for (uint32_t i = 0; i < prog->count; i++)
+        planner->plan->undecided[prog->tests[i].field] |= known->state[prog->tests[i].field] == WD_UNDECIDED;
 }
 
 static int
@@ -228,15 +246,19 @@ plan_class(struct planner *planner, const struct wd_rule *like)
 
     if (!error && prog->start == WD_REJECT)
         return 0;
-    class = error ? NULL : new_class(plan);
+    class = error ? NULL : new_class(plan, like->hook);
     if (!class)
         return wd_error_set(planner->err, -ENOMEM, NULL, "specialise the filter: out of memory");
     error = generate(planner, prog, like, class);
+    if (is_refusal(error) && planner->kernel)
+        return -EOPNOTSUPP;
     if (is_refusal(error))
         error = generate_coarse(planner, like, class);
-    if (error)
+    if (error || planner->kernel)
         return error;
     plan->exact &= exact && !class->coarse;
+    if (!exact)
+        note_undecided(planner, &known);
     error = add_rules(planner, prog, like, class);
     return error ? wd_error_set(planner->err, error, NULL, "plan the rules: out of memory") : 0;
 }
@@ -293,25 +315,40 @@ plan_out(struct planner *planner, bool split)
     return error ? error : plan_rest(planner);
 }
 
-int
-wd_plan_network(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct wd_plan *plan,
-                struct wd_error *err)
+static int
+plan_network(struct planner *planner)
 {
-    const struct wd_prog *prog = wd_filter_prog(filter);
-    struct planner planner = {.filter = filter, .opts = opts, .plan = plan, .err = err, .ifs_decided = true};
-    bool sniff = opts->mode == WD_GEN_SNIFF;
+    const struct wd_prog *prog = wd_filter_prog(planner->filter);
+    bool sniff = planner->opts->mode == WD_GEN_SNIFF, links = planner->opts->links;
     int error;
 
+    collect_tested_ifs(planner, prog);
+    if (sniff)
+        collect_present_ifs(planner);
+    error = plan_out(planner, !links && (sniff || reads(prog, WD_F_LOOPBACK) || reads(prog, WD_F_IFIDX)));
+    /* What came through the loopback device was seen outbound. */
+    return error ? error : plan_dev(planner, WD_HOOK_LOCAL_IN, links ? WD_RULE_ANY_DEV : WD_RULE_OTHER_DEV, 0);
+}
+
+int
+wd_plan(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct wd_plan *plan, struct wd_error *err)
+{
+    struct planner planner = {.filter = filter, .opts = opts, .plan = plan, .err = err, .ifs_decided = true};
+    int error;
+
+    if (opts->links)
+        return -EOPNOTSUPP;
+    if (opts->links && wd_tier_has(WD_FEATURE_NETFILTER_LINK))
+        planner.kernel = wd_kernel();
+    if (opts->links && !planner.kernel)
+        return -EOPNOTSUPP;
     *plan = (struct wd_plan){.exact = true};
     plan->last_class = &plan->classes;
     wd_arena_init(&plan->arena, NULL);
-    collect_tested_ifs(&planner, prog);
-    if (sniff)
-        collect_present_ifs(&planner);
-    error = plan_out(&planner, sniff || reads(prog, WD_F_LOOPBACK) || reads(prog, WD_F_IFIDX));
-    /* What came through the loopback device was seen outbound. */
-    if (!error)
-        error = plan_dev(&planner, WD_HOOK_LOCAL_IN, WD_RULE_OTHER_DEV, 0);
+    if (wd_filter_prog(filter)->layer == WINDIVERT_LAYER_NETWORK)
+        error = plan_network(&planner);
+    else
+        error = plan_dev(&planner, WD_HOOK_FORWARD, WD_RULE_ANY_DEV, 0);
     if (error)
         wd_plan_free(plan);
     return error;

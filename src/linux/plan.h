@@ -19,13 +19,15 @@ struct wd_plan_opts {
     uint16_t queue;  /* QUEUE: its number */
     int counters_fd; /* map of the programs' counters */
     int ring_fd;     /* SNIFF */
+    bool links;      /* SNIFF, DROP: programs for links instead of rules */
     bool dry;        /* generate, load nothing */
 };
 
 /* One class of packets: its program, and the rules that lead to it. */
 struct wd_plan_class {
     struct wd_plan_class *next;
-    size_t first_rule, rule_count; /* in the array of the plan */
+    enum wd_hook hook;
+    size_t first_rule, rule_count; /* in the array of the plan; links have none */
     struct wd_code code;
     int prog_fd;
     bool coarse; /* the program is only a stand-in: the kernel refused the filter's */
@@ -36,16 +38,20 @@ struct wd_plan {
     struct wd_plan_class *classes, **last_class;
     struct wd_rule *rule; /* of all classes, in their order */
     size_t count, room;
-    bool exact; /* the programs decide as the filter does; else they let through more than it */
+    bool exact;                     /* the programs decide as the filter does; else they let through more than it */
+    bool undecided[WD_FIELD_COUNT]; /* fields that the filter reads and some program cannot decide */
 };
 
 /*
- * NETWORK layer.  A field that cannot be decided where a program runs, or a
+ * NETWORK and NETWORK_FORWARD.  A field that cannot be decided where a program runs, or a
  * program that the kernel refuses, makes the plan inexact; it never fails a
  * filter.  The programs belong to the plan.
+ *
+ * With opts->links such programs see the interface themselves, so that there
+ * is one at each hook and it is exact; -EOPNOTSUPP: they cannot be had here.
  */
-int wd_plan_network(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct wd_plan *ret_plan,
-                    struct wd_error *err);
+int wd_plan(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct wd_plan *ret_plan,
+            struct wd_error *err);
 /* Closes the programs (rules that are installed keep theirs); the rules are gone, too. */
 void wd_plan_free(struct wd_plan *plan);
 

@@ -58,22 +58,36 @@ struct wd_ruleset {
     unsigned int chain_count;
     char table[32];
     struct wd_chain *chains;
+    struct wd_link *links;
 };
 
 static pthread_mutex_t rulesets_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct wd_ruleset *rulesets;
 static unsigned int tables_made;
 
-static const uint32_t hook_num[] = {
-    [WD_HOOK_LOCAL_OUT] = NF_INET_LOCAL_OUT,
-    [WD_HOOK_LOCAL_IN] = NF_INET_LOCAL_IN,
-    [WD_HOOK_FORWARD] = NF_INET_FORWARD,
-};
 static const char *const hook_name[] = {
     [WD_HOOK_LOCAL_OUT] = "out",
     [WD_HOOK_LOCAL_IN] = "in",
     [WD_HOOK_FORWARD] = "fwd",
 };
+
+uint32_t
+wd_hook_num(enum wd_hook hook)
+{
+    static const uint32_t num[] = {
+        [WD_HOOK_LOCAL_OUT] = NF_INET_LOCAL_OUT,
+        [WD_HOOK_LOCAL_IN] = NF_INET_LOCAL_IN,
+        [WD_HOOK_FORWARD] = NF_INET_FORWARD,
+    };
+
+    return num[hook];
+}
+
+int32_t
+wd_hook_priority(int16_t priority)
+{
+    return CHAIN_PRIORITY_BASE - priority;
+}
 
 /* ---- One transaction ---------------------------------------------------- */
 
@@ -200,8 +214,8 @@ put_chain(struct batch *batch, const struct wd_chain *chain)
     nftnl_chain_set_str(nft, NFTNL_CHAIN_TABLE, batch->rules->table);
     nftnl_chain_set_str(nft, NFTNL_CHAIN_NAME, chain->name);
     nftnl_chain_set_str(nft, NFTNL_CHAIN_TYPE, "filter");
-    nftnl_chain_set_u32(nft, NFTNL_CHAIN_HOOKNUM, hook_num[chain->hook]);
-    nftnl_chain_set_s32(nft, NFTNL_CHAIN_PRIO, CHAIN_PRIORITY_BASE - chain->priority);
+    nftnl_chain_set_u32(nft, NFTNL_CHAIN_HOOKNUM, wd_hook_num(chain->hook));
+    nftnl_chain_set_s32(nft, NFTNL_CHAIN_PRIO, wd_hook_priority(chain->priority));
     nftnl_chain_set_u32(nft, NFTNL_CHAIN_POLICY, NF_ACCEPT);
     nftnl_chain_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL), nft);
     batch_next(batch);
@@ -550,6 +564,7 @@ wd_ruleset_put(struct wd_ruleset *rules)
     if (!rules)
         return;
     mnl_socket_close(rules->nl); /* the table goes with it */
+    wd_links_free(&rules->links);
     close_netns(rules);
     while (rules->chains) {
         struct wd_chain *next = rules->chains->next;
@@ -565,6 +580,7 @@ wd_ruleset_forget_all(void)
 {
     for (struct wd_ruleset *rules = rulesets; rules; rules = rules->next) {
         close(mnl_socket_get_fd(rules->nl));
+        wd_links_close_fds(rules->links);
         close_netns(rules);
     }
     rulesets = NULL;
@@ -681,11 +697,11 @@ put_hook(struct batch *batch, enum wd_hook hook, int16_t priority, const struct 
 }
 
 static void
-adopt(struct wd_ruleset *rules, struct wd_chains *chains, struct wd_chain *const made[WD_HOOKS])
+adopt(struct wd_ruleset *rules, struct wd_places *places, struct wd_chain *const made[WD_HOOKS])
 {
     for (size_t hook = 0; hook < WD_HOOKS; hook++) {
-        if (chains->of[hook])
-            chains->of[hook]->used = true;
+        if (places->chain[hook])
+            places->chain[hook]->used = true;
         if (made[hook]) {
             made[hook]->next = rules->chains;
             rules->chains = made[hook];
@@ -695,21 +711,21 @@ adopt(struct wd_ruleset *rules, struct wd_chains *chains, struct wd_chain *const
 
 int
 wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
-                   struct wd_chains *chains, struct wd_error *err)
+                   struct wd_places *places, struct wd_error *err)
 {
     struct wd_chain *made[WD_HOOKS] = {NULL};
-    struct wd_chains next = *chains;
+    struct wd_places next = *places;
     struct batch batch;
     int error;
 
     pthread_mutex_lock(&rulesets_lock);
     batch_begin(&batch, rules);
     for (size_t hook = 0; hook < WD_HOOKS && !batch.error; hook++)
-        put_hook(&batch, hook, priority, rule, count, &next.of[hook], &made[hook]);
+        put_hook(&batch, hook, priority, rule, count, &next.chain[hook], &made[hook]);
     error = batch_commit(&batch);
     if (!error) {
         adopt(rules, &next, made);
-        *chains = next;
+        *places = next;
     } else {
         drain(rules->nl);
         for (size_t hook = 0; hook < WD_HOOKS; hook++)
@@ -723,23 +739,68 @@ wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_r
     return 0;
 }
 
-void
-wd_ruleset_remove(struct wd_ruleset *rules, struct wd_chains *chains)
+static int
+install_link(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority, int prog_fd, struct wd_link **link,
+             struct wd_error *err)
+{
+    if (prog_fd < 0) {
+        if (*link)
+            wd_link_put(*link);
+        *link = NULL;
+        return 0;
+    }
+    if (*link)
+        return wd_link_replace(*link, prog_fd, err);
+    return wd_link_get(&rules->links, hook, priority, prog_fd, link, err);
+}
+
+int
+wd_ruleset_install_links(struct wd_ruleset *rules, int16_t priority, const int prog_fd[WD_HOOKS],
+                         struct wd_places *places, struct wd_error *err)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&rulesets_lock);
+    for (size_t hook = 0; hook < WD_HOOKS && !error; hook++)
+        error = install_link(rules, hook, priority, prog_fd[hook], &places->link[hook], err);
+    pthread_mutex_unlock(&rulesets_lock);
+    return error;
+}
+
+static int
+remove_rules(struct wd_ruleset *rules, const struct wd_places *places)
 {
     struct batch batch;
+    bool any = false;
+    int error;
+
+    for (size_t hook = 0; hook < WD_HOOKS; hook++)
+        any |= places->chain[hook] != NULL;
+    if (!any)
+        return 0;
+    batch_begin(&batch, rules);
+    for (size_t hook = 0; hook < WD_HOOKS && !batch.error; hook++)
+        if (places->chain[hook])
+            put_flush(&batch, places->chain[hook]);
+    error = batch_commit(&batch);
+    if (error)
+        drain(rules->nl);
+    return error;
+}
+
+void
+wd_ruleset_remove(struct wd_ruleset *rules, struct wd_places *places)
+{
     int error;
 
     pthread_mutex_lock(&rulesets_lock);
-    batch_begin(&batch, rules);
-    for (size_t hook = 0; hook < WD_HOOKS && !batch.error; hook++)
-        if (chains->of[hook])
-            put_flush(&batch, chains->of[hook]);
-    error = batch_commit(&batch);
-    if (error)
-        drain(rules->nl); /* the chains stay out of the pool; the table's end takes them */
-    for (size_t hook = 0; hook < WD_HOOKS && !error; hook++)
-        if (chains->of[hook])
-            chains->of[hook]->used = false;
+    error = remove_rules(rules, places); /* then the chains stay out of the pool; the table's end takes them */
+    for (size_t hook = 0; hook < WD_HOOKS; hook++) {
+        if (places->chain[hook] && !error)
+            places->chain[hook]->used = false;
+        if (places->link[hook])
+            wd_link_put(places->link[hook]);
+    }
     pthread_mutex_unlock(&rulesets_lock);
-    *chains = (struct wd_chains){{NULL}};
+    *places = (struct wd_places){0};
 }

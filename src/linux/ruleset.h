@@ -17,6 +17,7 @@
 
 #include "bpf/gen.h"
 #include "core/error.h"
+#include "linux/links.h"
 #include "linux/native.h"
 
 struct wd_ruleset; /* of one network namespace; shared by the process's handles in it */
@@ -59,9 +60,10 @@ int wd_ruleset_inside(struct wd_ruleset *rules, int (*fn)(void *arg), void *arg)
  */
 int wd_ruleset_enable_inbound(struct wd_ruleset *rules);
 
-/* The chains of one handle; all NULL: none yet. */
-struct wd_chains {
-    struct wd_chain *of[WD_HOOKS];
+/* Where the packets of one handle are taken; all NULL: nowhere yet. */
+struct wd_places {
+    struct wd_chain *chain[WD_HOOKS];
+    struct wd_link *link[WD_HOOKS];
 };
 
 /*
@@ -70,9 +72,19 @@ struct wd_chains {
  * are made; on an error nothing has changed.
  */
 int wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
-                       struct wd_chains *chains, struct wd_error *err);
-/* Empties the chains and gives them back to the pool.  Packets already past them are not waited for. */
-void wd_ruleset_remove(struct wd_ruleset *rules, struct wd_chains *chains);
+                       struct wd_places *places, struct wd_error *err);
+/*
+ * The same for programs of type NETFILTER (links.h), one for each hook, < 0:
+ * none; each hook's is replaced at once, one hook after the other.
+ */
+int wd_ruleset_install_links(struct wd_ruleset *rules, int16_t priority, const int prog_fd[WD_HOOKS],
+                             struct wd_places *places, struct wd_error *err);
+/* Empties the places and gives them back to the pool.  Packets already past them are not waited for. */
+void wd_ruleset_remove(struct wd_ruleset *rules, struct wd_places *places);
+
+/* NF_INET_x, and the netfilter priority of a handle's priority: the same in all versions. */
+uint32_t wd_hook_num(enum wd_hook hook);
+int32_t wd_hook_priority(int16_t priority);
 
 /* In a forked child: closes the descriptors of all rulesets.  Async-signal-safe. */
 void wd_ruleset_forget_all(void);

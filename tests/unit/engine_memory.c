@@ -339,6 +339,15 @@ wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats)
     leave(handle, 0);
 }
 
+int
+wd_engine_explain(const struct wd_open *open, bool programs, char **ret_text, struct wd_error *err)
+{
+    if (open->layer > WINDIVERT_LAYER_NETWORK_FORWARD)
+        return wd_error_set(err, -EOPNOTSUPP, NULL, "no programs");
+    *ret_text = strdup(programs ? "explained, with programs" : "explained");
+    return *ret_text ? 0 : -ENOMEM;
+}
+
 /* ---- receive ------------------------------------------------------------- */
 
 static void
