@@ -58,7 +58,7 @@ wd_filter_compile(struct wd_arena *arena, const char *text, WINDIVERT_LAYER laye
         return wd_filter_fail(ret_error, WD_FILTER_NO_MEMORY, 0);
     filter->layer = layer;
     filter->tree = tree;
-    filter->prog = prog;
+    filter->plain = filter->prog = prog;
     *ret_filter = filter;
     *ret_error = error;
     return 0;
@@ -68,6 +68,12 @@ const struct wd_prog *
 wd_filter_prog(const struct wd_filter *filter)
 {
     return filter->prog;
+}
+
+const struct wd_prog *
+wd_filter_prog_plain(const struct wd_filter *filter)
+{
+    return filter->plain;
 }
 
 int

@@ -39,7 +39,10 @@ struct wd_filter; /* the folded tree and its program; lives in the arena */
 int wd_filter_compile(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_filter **ret_filter,
                       struct wd_filter_error *ret_error);
 
+/* What to run: optimised. */
 const struct wd_prog *wd_filter_prog(const struct wd_filter *filter);
+/* The same folded only: every test that the canonical text names, in its order. */
+const struct wd_prog *wd_filter_prog_plain(const struct wd_filter *filter);
 
 /* The same filter unfolded, as written, for the differential tests. */
 int wd_filter_prog_unfolded(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer,
@@ -72,6 +75,9 @@ struct wd_known {
  */
 int wd_filter_specialise(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
                          struct wd_prog **ret_prog, bool *ret_exact);
+/* The same folded only, for the differential tests. */
+int wd_filter_specialise_plain(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
+                               struct wd_prog **ret_prog, bool *ret_exact);
 
 /*
  * Object and canonical text: NUL-terminated, into buffer.  0, or -ENOSPC where

@@ -163,8 +163,8 @@ loosen(struct wd_node *node, const struct wd_known *known, bool positive)
 }
 
 int
-wd_filter_specialise(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
-                     struct wd_prog **ret_prog, bool *ret_exact)
+wd_filter_specialise_plain(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
+                           struct wd_prog **ret_prog, bool *ret_exact)
 {
     struct wd_known all = *known;
     struct wd_node *tree = clone(arena, filter->tree);
@@ -185,4 +185,11 @@ wd_filter_specialise(struct wd_arena *arena, const struct wd_filter *filter, con
         return ret;
     *ret_exact = exact;
     return 0;
+}
+
+int
+wd_filter_specialise(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
+                     struct wd_prog **ret_prog, bool *ret_exact)
+{
+    return wd_filter_specialise_plain(arena, filter, known, ret_prog, ret_exact);
 }
