@@ -8,7 +8,8 @@
 
 #include "gen_impl.h"
 
-#define TOUCH_MIN 64 /* tests: with fewer it does not matter how long the verifier takes */
+#define TOUCH_MIN 64   /* tests: with fewer it does not matter how long the verifier takes, ... */
+#define LARGE_MIN 1024 /* ... from here on it matters more than some instructions for each packet */
 
 /* ---- What the filter reads ---------------------------------------------- */
 
@@ -253,6 +254,7 @@ gen_derived(struct wd_gen *g)
     if (g->needs.remote_port)
         wd_gen_port(g, !outbound, g->sp.ports + REMOTE_PORT_OFF);
     wd_gen_prepare(g);
+    wd_gen_prepare_arrays(g);
 }
 
 static void
@@ -282,7 +284,8 @@ gen_program(struct wd_gen *g)
 
     g->accept = wd_asm_label(&g->a);
     g->reject = g->no_match = wd_asm_label(&g->a);
-    g->touches = g->prog->count >= TOUCH_MIN;
+    g->touches = g->opts->large || g->prog->count >= TOUCH_MIN;
+    g->large = g->opts->large || g->prog->count >= LARGE_MIN;
     if (g->touches)
         g->no_match = wd_asm_label(&g->a);
     place_all(g);

@@ -81,6 +81,7 @@ struct wd_gen_opts {
     int ring_fd;            /* SNIFF: the ring buffer map */
     bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 32 IPv6
                                extension headers do not match */
+    bool large;             /* tests: as where there are so many tests that loading takes long */
     uint64_t fixed_time_ns; /* tests: use this instead of the clock; 0: the clock */
 };
 

@@ -8,7 +8,8 @@
  */
 #include "gen_impl.h"
 
-#define AHEAD 128       /* tests that are looked at for others in reach of a window */
+#define AHEAD 128u      /* tests that are looked at for elements that a window can hold ... */
+#define USES_MIN 8u     /* ... so many of which make it worth while in front of a test that does not need it */
 #define PAYLOAD_MIN 28u /* where the first payload can begin: IPv4 and UDP */
 
 /* A test's element: bytes low .. high - 1 of its array. */
@@ -64,6 +65,37 @@ find_byte(struct wd_gen *g, enum wd_array array, int32_t at)
     wd_asm_alu_imm(a, BPF_ADD, R2, at);
 }
 
+/* What is touched must have been written on every way. */
+static void
+prepare_bytes(struct wd_gen *g, int stack_off, int size)
+{
+    wd_gen_hidden_zero(g, R1);
+    for (int off = 0; off < size; off += 4) {
+        wd_asm_store(&g->a, BPF_W, R10, stack_off + off, R1);
+        wd_gen_note(g, BPF_W, stack_off + off);
+    }
+}
+
+void
+wd_gen_prepare_arrays(struct wd_gen *g)
+{
+    for (uint32_t i = 0; g->touches && i < g->prog->count; i++) {
+        const struct wd_test *test = &g->prog->tests[i];
+        enum wd_array array;
+
+        if (wd_fields[test->field].kind != WD_KIND_ARRAY)
+            continue;
+        array = element_of(test).array;
+        if (g->window[array])
+            continue;
+        g->window[array] = wd_gen_stack(g, WD_WINDOW_SIZE);
+        if (!g->window[array])
+            continue;
+        prepare_bytes(g, g->window[array], WD_WINDOW_SIZE);
+        prepare_bytes(g, SP_BYTES, 8);
+    }
+}
+
 /* ---- One element -------------------------------------------------------- */
 
 /* The helper fails beyond the packet, and with an offset below 0, which is made where a payload is too short. */
@@ -83,7 +115,7 @@ load_one(struct wd_gen *g, const struct element *e)
 /* ---- Windows ------------------------------------------------------------ */
 
 /*
- * The bytes low .. high - 1 and what makes a window of them: its size is a
+ * The bytes low .. high - 1, and what makes a window of them: its size is a
  * power of two, and what lies at a multiple of 4 in the array does so on the
  * stack, from which nothing else can be loaded at once.
  */
@@ -102,29 +134,81 @@ window_of(int32_t low, int32_t high)
     return window;
 }
 
-/* The window that is best loaded for test `at`: as many of the elements that come soon as it can hold. */
-static struct wd_window
-choose_window(const struct wd_gen *g, uint32_t at, const struct element *e)
+/* Whether a test's element can be in a window, which one that is empty can always be. */
+static bool
+widen(struct wd_window *window, const struct element *e)
 {
-    struct wd_window window = window_of(e->low, e->high);
-    uint32_t end = g->prog->count - at > AHEAD ? at + AHEAD : g->prog->count, uses = 1;
+    struct wd_window wider = window_of(e->low, e->high);
 
-    for (uint32_t i = at + 1; i < end; i++) {
-        const struct wd_test *test = &g->prog->tests[i];
-        struct wd_window wider;
-        struct element other;
+    if (e->array == WD_ARRAY_PACKET && e->low < 0)
+        return false;
+    if (window->low != window->high)
+        wider =
+            window_of(e->low < window->low ? e->low : window->low, e->high > window->high ? e->high : window->high);
+    if (wider.high - wider.low > WD_WINDOW_SIZE)
+        return false;
+    *window = wider;
+    return true;
+}
 
-        if (wd_fields[test->field].kind != WD_KIND_ARRAY)
-            continue;
-        other = element_of(test);
-        wider = window_of(other.low < window.low ? other.low : window.low,
-                          other.high > window.high ? other.high : window.high);
-        if (other.array != e->array || (other.low < 0) != (e->low < 0) || wider.high - wider.low > WD_WINDOW_SIZE)
-            continue;
-        window = wider;
-        uses++;
+/*
+ * Whether every way to test k, which is at most AHEAD further on, leads over
+ * test `at`; detour[i]: some way to at + i does not, known for all in front of k.
+ */
+static bool
+leads_over(const struct wd_gen *g, uint32_t at, uint32_t k, bool *detour)
+{
+    const struct wd_test *test = &g->prog->tests[k];
+
+    if (k > at && (g->first_way[k] < at || wd_gen_is_entry(g, k)))
+        detour[k - at] = true;
+    if (detour[k - at]) {
+        if (test->yes < at + AHEAD)
+            detour[test->yes - at] = true;
+        if (test->no < at + AHEAD)
+            detour[test->no - at] = true;
     }
-    return uses > 1 ? window : (struct wd_window){0, 0};
+    return !detour[k - at];
+}
+
+static bool
+holds(const struct wd_windows *windows, const struct element *e)
+{
+    const struct wd_window *window = &windows->of[e->array];
+
+    return e->low >= window->low && e->high <= window->high;
+}
+
+/*
+ * The best window of an array for the tests from `at` on.  The first element
+ * that is needed must be in it, and as many others as it can hold.  The number
+ * of tests that can use it; 0 where that element is in the present window, or
+ * where more tests can use that one.
+ */
+static uint32_t
+choose_window(const struct wd_gen *g, const struct wd_windows *windows, uint32_t at, enum wd_array array,
+              struct wd_window *ret_window)
+{
+    uint32_t end = g->prog->count - at > AHEAD ? at + AHEAD : g->prog->count, uses = 0, present = 0;
+    struct wd_window window = {0, 0};
+    bool detour[AHEAD] = {false};
+
+    for (uint32_t k = at; k < end; k++) {
+        const struct wd_test *test = &g->prog->tests[k];
+        struct element e;
+
+        if (!leads_over(g, at, k, detour) || wd_fields[test->field].kind != WD_KIND_ARRAY)
+            continue;
+        e = element_of(test);
+        if (e.array != array)
+            continue;
+        if (!uses && holds(windows, &e))
+            return 0;
+        uses += widen(&window, &e);
+        present += holds(windows, &e);
+    }
+    *ret_window = window;
+    return uses > present ? uses : 0;
 }
 
 /* Of a packet that ends within the window what there is; it has at least one byte else nothing is done. */
@@ -140,10 +224,7 @@ load_short(struct wd_gen *g, enum wd_array array, const struct wd_window *window
     wd_asm_jump_if_imm(a, BPF_JSLT, R4, 0, done);
     wd_asm_alu_imm(a, BPF_AND, R4, window->high - window->low - 1); /* for the verifier: it is less */
     wd_asm_alu_imm(a, BPF_ADD, R4, 1);
-    wd_asm_mov(a, R1, R_SKB);
-    wd_asm_mov(a, R3, R10);
-    wd_asm_alu_imm(a, BPF_ADD, R3, g->window[array]);
-    wd_asm_call(a, BPF_FUNC_skb_load_bytes);
+    wd_gen_copy_bytes(g, g->window[array]);
 }
 
 /*
@@ -186,26 +267,31 @@ load_window(struct wd_gen *g, enum wd_array array, const struct wd_window *windo
     wd_asm_bind(a, done);
 }
 
-/* Whether an element is in a window, which is loaded where that is worth while. */
+/* Loads a window if at least so many tests from `at` on can use it. */
 static bool
-in_window(struct wd_gen *g, struct wd_windows *windows, uint32_t at, const struct element *e)
+need_window(struct wd_gen *g, struct wd_windows *windows, uint32_t at, enum wd_array array, uint32_t uses)
 {
-    struct wd_window *held = &windows->of[e->array], window;
+    struct wd_window window;
 
-    if (e->array == WD_ARRAY_PACKET && e->low < 0)
+    if (choose_window(g, windows, at, array, &window) < uses)
         return false;
-    if (e->low >= held->low && e->high <= held->high)
-        return true;
-    window = choose_window(g, at, e);
-    if (window.low == window.high)
+    if (!g->window[array] && !g->touches)
+        g->window[array] = wd_gen_stack(g, WD_WINDOW_SIZE);
+    if (!g->window[array])
         return false;
-    if (!g->window[e->array])
-        g->window[e->array] = wd_gen_stack(g, WD_WINDOW_SIZE);
-    if (!g->window[e->array])
-        return false;
-    load_window(g, e->array, &window);
-    *held = window;
+    load_window(g, array, &window);
+    windows->of[array] = window;
     return true;
+}
+
+bool
+wd_gen_windows(struct wd_gen *g, struct wd_windows *windows, uint32_t at)
+{
+    bool loaded = false;
+
+    for (int array = 0; array < WD_ARRAYS; array++)
+        loaded |= need_window(g, windows, at, (enum wd_array)array, USES_MIN);
+    return loaded;
 }
 
 /* r1 = the number of these bytes of a window, in pieces where it is not aligned; r2 is lost */
@@ -229,7 +315,9 @@ wd_gen_element(struct wd_gen *g, struct wd_windows *windows, uint32_t at)
 
     if (e.low < 0 && e.high > 0)
         return false;
-    if (in_window(g, windows, at, &e)) {
+    if (!holds(windows, &e))
+        need_window(g, windows, at, e.array, 2);
+    if (holds(windows, &e)) {
         load_number(g, &e, g->window[e.array] + e.low - windows->of[e.array].low);
         bytes_beyond(g, e.array, e.low < 0 ? -e.low : e.high, R0);
         wd_asm_alu_imm(&g->a, BPF_ARSH, R0, 63);

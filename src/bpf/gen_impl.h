@@ -104,6 +104,9 @@ struct wd_gen {
     int stack_end;                /* the lowest byte of the stack that is given out */
     int window[WD_ARRAYS];        /* where on the stack the windows are; 0: not yet given out */
     int prepared[WD_FIELD_COUNT]; /* where on the stack fields are ready to be compared; 0: they are not */
+    uint32_t *first_way;          /* of each test the first test that leads to it, UINT32_MAX: none */
+    int halved[WD_FIELD_COUNT];   /* ... half the lower half of an address, rounded down, up, 8 bytes each */
+    bool large;                   /* so many tests that loading takes long */
     bool matches;                 /* some test leads to `accept`: else nothing may be there */
     bool misses;                  /* some test leads to `no_match` */
     bool touches;                 /* see wd_gen_touch */
@@ -144,18 +147,24 @@ void wd_gen_time(struct wd_gen *g);
 /* HashPacket to sp.random; needs the time. */
 void wd_gen_random(struct wd_gen *g);
 /*
- * Fields that many tests read, made ready to be compared, on the stack; then
+ * Fields that many tests read, made ready to be compared, on the stack; and
+ * the place for elements of arrays.  Then
  * r1 = the field of a test, of up to 64 bits, that is no element of an array;
  * or dst = the upper or the lower half of an address.
  */
 void wd_gen_prepare(struct wd_gen *g);
+void wd_gen_prepare_arrays(struct wd_gen *g);
 void wd_gen_field(struct wd_gen *g, uint8_t field);
 void wd_gen_half(struct wd_gen *g, uint8_t field, bool upper, int dst);
+/* Whether the verifier is led to this test from in front of all tests. */
+bool wd_gen_is_entry(const struct wd_gen *g, uint32_t test);
+/* Loads the windows that many of the tests from this one on need, whether it does or not.  False: none. */
+bool wd_gen_windows(struct wd_gen *g, struct wd_windows *windows, uint32_t at);
 /*
  * r1 = the element that test `at` reads, or anything where it is not there;
- * then r0 is below 0, else 0; r2 is lost.  Tests of elements close by that come soon are
- * looked ahead for: a window is loaded for all of them.  False: there is no
- * such element in any packet; nothing is generated.
+ * then r0 is below 0, else 0; r2 is lost.  Where others that can be in a
+ * window with it follow, that is loaded.  False: there is no such element in
+ * any packet; nothing is generated.
  */
 bool wd_gen_element(struct wd_gen *g, struct wd_windows *windows, uint32_t at);
 /* dst = the number of `width` bytes at this place of the stack */
@@ -166,7 +175,11 @@ int wd_gen_tests(struct wd_gen *g);
 void wd_gen_sniff(struct wd_gen *g);
 /* Adds 1 to a counter. */
 void wd_gen_count(struct wd_gen *g, enum wd_counter counter);
-/* r3 = stack address, then bpf_skb_load_bytes(r6, r2, r3, len): r0 is 0 or the packet is shorter, the bytes are 0. */
+/*
+ * r4 bytes of the packet from offset r2 on, or this many, to a place of the
+ * stack.  r0 is 0, or the packet is shorter, or r2 below 0, and the bytes are 0.
+ */
+void wd_gen_copy_bytes(struct wd_gen *g, int stack_off);
 void wd_gen_load_bytes(struct wd_gen *g, int stack_off, int32_t len);
 
 #endif

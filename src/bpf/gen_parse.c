@@ -26,15 +26,21 @@ enum walk {
 };
 
 void
-wd_gen_load_bytes(struct wd_gen *g, int stack_off, int32_t len)
+wd_gen_copy_bytes(struct wd_gen *g, int stack_off)
 {
     struct wd_asm *a = &g->a;
 
     wd_asm_mov(a, R1, R_SKB);
     wd_asm_mov(a, R3, R10);
     wd_asm_alu_imm(a, BPF_ADD, R3, stack_off);
-    wd_asm_mov_imm(a, R4, len);
     wd_asm_call(a, BPF_FUNC_skb_load_bytes);
+}
+
+void
+wd_gen_load_bytes(struct wd_gen *g, int stack_off, int32_t len)
+{
+    wd_asm_mov_imm(&g->a, R4, len);
+    wd_gen_copy_bytes(g, stack_off);
 }
 
 static void

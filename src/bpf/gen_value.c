@@ -4,7 +4,7 @@
 
 #include "gen_impl.h"
 
-#define PREPARE_MIN 16 /* tests of a field from which on it is worth while */
+#define PREPARE_MIN 16 /* tests of a field from which on it is worth while; 1 in large programs */
 
 static int
 size_of(uint8_t width)
@@ -144,6 +144,25 @@ store_hidden(struct wd_gen *g, int stack_off)
     wd_asm_store(&g->a, BPF_W, R10, stack_off + 4, little ? R2 : R1);
 }
 
+/* Half the lower half of an address, rounded down, and up. */
+static void
+prepare_halved(struct wd_gen *g, uint8_t field)
+{
+    int off = wd_gen_stack(g, 16);
+
+    if (!off)
+        return;
+    for (int up = 0; up < 2; up++) {
+        wd_gen_half(g, field, false, R1);
+        wd_asm_mov(&g->a, R3, R1);
+        wd_asm_alu_imm(&g->a, BPF_AND, R3, up);
+        wd_asm_alu_imm(&g->a, BPF_RSH, R1, 1);
+        wd_asm_alu(&g->a, BPF_ADD, R1, R3);
+        store_hidden(g, off + 8 * up);
+    }
+    g->halved[field] = off;
+}
+
 static void
 prepare(struct wd_gen *g, uint8_t field)
 {
@@ -164,16 +183,30 @@ prepare(struct wd_gen *g, uint8_t field)
     g->prepared[field] = off;
 }
 
+static void
+count_uses(const struct wd_prog *prog, uint32_t uses[WD_FIELD_COUNT], uint32_t orders[WD_FIELD_COUNT])
+{
+    for (uint32_t i = 0; i < prog->count; i++) {
+        const struct wd_test *test = &prog->tests[i];
+
+        uses[test->field]++;
+        if (wd_fields[test->field].kind == WD_KIND_ADDR && test->op != WD_OP_EQ && test->op != WD_OP_NE)
+            orders[test->field]++;
+    }
+}
+
 void
 wd_gen_prepare(struct wd_gen *g)
 {
-    uint32_t uses[WD_FIELD_COUNT] = {0};
+    uint32_t uses[WD_FIELD_COUNT] = {0}, orders[WD_FIELD_COUNT] = {0}, enough = g->large ? 1 : PREPARE_MIN;
 
     g->prepared[WD_F_LOCALADDR] = g->sp.local;
     g->prepared[WD_F_REMOTEADDR] = g->sp.remote;
-    for (uint32_t i = 0; i < g->prog->count; i++)
-        uses[g->prog->tests[i].field]++;
-    for (uint8_t field = 0; field < WD_FIELD_COUNT; field++)
-        if (uses[field] >= PREPARE_MIN && worth_while(field))
+    count_uses(g->prog, uses, orders);
+    for (uint8_t field = 0; field < WD_FIELD_COUNT; field++) {
+        if (uses[field] >= enough && worth_while(field))
             prepare(g, field);
+        if (orders[field] >= enough)
+            prepare_halved(g, field);
+    }
 }

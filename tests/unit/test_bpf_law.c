@@ -153,6 +153,7 @@ random_setting(struct rng *rng, enum wd_hook hook)
                 .counters_fd = -1,
                 .ring_fd = -1,
                 .bounded = rng_below(rng, 4) == 0,
+                .large = rng_below(rng, 3) == 0,
                 .fixed_time_ns = time,
             },
         .tagged = rng_below(rng, 4) == 0,
@@ -398,7 +399,8 @@ random_test(struct rng *rng, uint8_t field)
     struct wd_test test = {.field = field, .op = (uint8_t)rng_below(rng, 6)};
 
     if (info->kind == WD_KIND_ARRAY)
-        test.index = indices[rng_below(rng, sizeof(indices) / sizeof(indices[0]))];
+        test.index = rng_below(rng, 2) ? indices[rng_below(rng, sizeof(indices) / sizeof(indices[0]))]
+                                       : (int32_t)rng_below(rng, 161) - 80;
     test.lo = sample_value(rng, info, test.index) + (rng_below(rng, 6) == 0);
     if (info->kind == WD_KIND_ADDR && rng_below(rng, 2))
         test.hi = rng_next(rng);
@@ -455,6 +457,77 @@ random_programs(void **state)
         compare_all(&prog, &setting, name, &rng);
     }
     report("programs");
+}
+
+/* Elements of arrays, near each other, of small values. */
+static void
+random_elements(struct rng *rng, struct wd_prog *prog)
+{
+    static const uint8_t fields[] = {WD_F_PACKET,      WD_F_PACKET16,      WD_F_PACKET32,      WD_F_UDP_PAYLOAD,
+                                     WD_F_UDP_PAYLOAD, WD_F_UDP_PAYLOAD16, WD_F_UDP_PAYLOAD32, WD_F_UDP_PAYLOAD32};
+    int32_t base = (int32_t)rng_below(rng, 3) * 30, spread = 1 + (int32_t)rng_below(rng, 90);
+
+    random_program(rng, WINDIVERT_LAYER_NETWORK, prog);
+    for (uint32_t i = 0; i < prog->count; i++) {
+        struct wd_test *test = &prog->tests[i];
+        int32_t width;
+
+        test->field = fields[rng_below(rng, sizeof(fields))];
+        width = wd_fields[test->field].width;
+        test->index = base + (int32_t)rng_below(rng, (uint32_t)spread);
+        if (rng_below(rng, 2))
+            test->index = -width - test->index;
+        test->hi = test->neg = 0;
+        test->lo = rng_below(rng, 3) ? rng_below(rng, 3) : width == 4 ? UINT32_MAX : width == 2 ? 0x0101u : 1;
+    }
+}
+
+/* UDP of so many bytes, which are 0 to 2 or 255; the packet ends there or before. */
+static size_t
+small_packet(struct rng *rng, uint8_t *bytes, size_t len)
+{
+    size_t total = rng_below(rng, 3) ? len : len - rng_below(rng, (uint32_t)len - 19);
+    uint8_t top = rng_below(rng, 2) ? 255 : 1;
+
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = rng_below(rng, 3) ? (uint8_t)rng_below(rng, 2) : top;
+    if (rng_below(rng, 3) == 0 && len >= 48) {
+        memcpy(bytes, "\x60\0\0\0\0\0\x11\x40", 8);
+        bytes[5] = (uint8_t)(total > 40 ? total - 40 : 0);
+    } else {
+        memcpy(bytes, "\x45\0\0\0\0\0\0\0\x40\x11", 10);
+        bytes[3] = (uint8_t)total;
+    }
+    return len;
+}
+
+/* What is read into a window at once is there to its last byte, and nothing behind it is taken for it. */
+static void
+element_programs(void **state)
+{
+    struct rng rng = {number_of("FILTER_SEED", 1)};
+    struct wd_test tests[PROGRAM_TESTS];
+    struct wd_prog prog = {.tests = tests};
+
+    (void)state;
+    for (unsigned long i = 0; i < number_of("FILTER_COUNT", 2000); i++) {
+        struct setting setting = random_setting(&rng, WD_HOOK_LOCAL_IN);
+        uint8_t bytes[200];
+        int fd;
+
+        random_elements(&rng, &prog);
+        fd = load(&prog, &setting, "random elements");
+        for (int k = 0; k < 60; k++) {
+            size_t len = small_packet(&rng, bytes, 20 + rng_below(&rng, 150));
+            struct wd_packet packet;
+
+            compare(fd, &setting, &prog, "random elements", bytes, len,
+                    wd_packet_parse(bytes, len, &packet) ? &packet : NULL);
+        }
+        close(fd);
+    }
+    assert_true(counts.matches > counts.runs / 20);
+    report("elements");
 }
 
 /* ---- Sizes -------------------------------------------------------------- */
@@ -941,10 +1014,11 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vector_filters), cmocka_unit_test(random_filters), cmocka_unit_test(random_programs),
-        cmocka_unit_test(long_walks),     cmocka_unit_test(bounded_walk),   cmocka_unit_test(many_tests),
-        cmocka_unit_test(large_packets),  cmocka_unit_test(tags),           cmocka_unit_test(sniffed),
-        cmocka_unit_test(sniffed_sizes),  cmocka_unit_test(sniffed_limits), cmocka_unit_test(real_time),
+        cmocka_unit_test(vector_filters),   cmocka_unit_test(random_filters), cmocka_unit_test(random_programs),
+        cmocka_unit_test(element_programs), cmocka_unit_test(long_walks),     cmocka_unit_test(bounded_walk),
+        cmocka_unit_test(many_tests),       cmocka_unit_test(large_packets),  cmocka_unit_test(tags),
+        cmocka_unit_test(sniffed),          cmocka_unit_test(sniffed_sizes),  cmocka_unit_test(sniffed_limits),
+        cmocka_unit_test(real_time),
     };
     const struct wd_prog always = {.start = WD_ACCEPT};
     const struct wd_gen_opts opts = {.counters_fd = -1, .ring_fd = -1};
