@@ -315,6 +315,12 @@ wd_asm_call(struct wd_asm *a, int helper)
 }
 
 void
+wd_asm_call_kernel(struct wd_asm *a, uint32_t btf_id)
+{
+    wd_asm_emit(a, make(BPF_JMP | BPF_CALL, 0, BPF_PSEUDO_KFUNC_CALL, 0, (int32_t)btf_id));
+}
+
+void
 wd_asm_exit(struct wd_asm *a)
 {
     wd_asm_emit(a, make(BPF_JMP | BPF_EXIT, 0, 0, 0, 0));

@@ -71,6 +71,7 @@ void wd_asm_store_imm(struct wd_asm *a, int size, int dst, int off, int32_t imm)
 void wd_asm_atomic(struct wd_asm *a, int size, int op, int dst, int off, int src);
 
 void wd_asm_call(struct wd_asm *a, int helper);
+void wd_asm_call_kernel(struct wd_asm *a, uint32_t btf_id); /* a kernel function */
 void wd_asm_exit(struct wd_asm *a);
 
 void wd_asm_jump(struct wd_asm *a, uint32_t label);

@@ -41,6 +41,10 @@ need_field(struct wd_needs *needs, uint8_t field)
     case WD_F_FRAGMENT:
         needs->transport = true;
         break;
+    case WD_F_LOOPBACK:
+    case WD_F_IFIDX:
+        needs->device = true;
+        break;
     case WD_F_LOCALPORT:
         needs->local_port = needs->transport = true;
         break;
@@ -75,9 +79,11 @@ refuse_field(const struct wd_gen_opts *opts, uint8_t field)
     case WD_F_REMOTEPORT:
         return opts->hook == WD_HOOK_FORWARD ? "a forwarded packet has no direction" : NULL;
     case WD_F_LOOPBACK:
-        return opts->loopback_known ? NULL : "loopback is not known where the program runs";
+        return opts->loopback_known || opts->kernel ? NULL : "loopback is not known where the program runs";
     case WD_F_IFIDX:
-        return opts->hook == WD_HOOK_LOCAL_OUT && !opts->oif ? "the outgoing interface is not known yet" : NULL;
+        return opts->hook == WD_HOOK_LOCAL_OUT && !opts->oif && !opts->kernel
+                   ? "the outgoing interface is not known yet"
+                   : NULL;
     default:
         return wd_fields[field].layers & (1 << WINDIVERT_LAYER_NETWORK | 1 << WINDIVERT_LAYER_NETWORK_FORWARD)
                    ? NULL
@@ -138,7 +144,7 @@ gen_priority_tag(struct wd_gen *g)
     struct wd_asm *a = &g->a;
     uint32_t untagged = wd_asm_label(a);
 
-    wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, priority));
+    wd_gen_load_skb(g, R1, SKB_PRIORITY);
     wd_asm_mov(a, R2, R1);
     wd_asm_alu32_imm(a, BPF_AND, R2, (int32_t)WD_TAG_SO_PRIORITY_MASK);
     wd_asm_jump32_if_imm(a, BPF_JNE, R2, WD_TAG_SO_PRIORITY, untagged);
@@ -154,9 +160,9 @@ gen_hash_tag(struct wd_gen *g)
     struct wd_asm *a = &g->a;
     uint32_t untagged = wd_asm_label(a);
 
-    wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, hash));
+    wd_gen_load_skb(g, R1, SKB_HASH);
     wd_asm_jump32_if_imm(a, BPF_JNE, R1, g->opts->inject_magic, untagged);
-    wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, tc_index));
+    wd_gen_load_skb(g, R1, SKB_TC_INDEX);
     gen_level(g);
     wd_asm_bind(a, untagged);
 }
@@ -164,7 +170,7 @@ gen_hash_tag(struct wd_gen *g)
 static void
 gen_begin(struct wd_gen *g)
 {
-    wd_asm_mov(&g->a, R_SKB, R1);
+    wd_gen_entry(g);
     wd_asm_store_imm(&g->a, BPF_B, R10, SP_TAGGED, 1);
     gen_priority_tag(g);
     if (g->opts->inject_magic && g->opts->hook != WD_HOOK_LOCAL_OUT)
@@ -210,12 +216,10 @@ gen_match(struct wd_gen *g)
     wd_asm_bind(&g->a, g->accept);
     wd_gen_touch(g);
     wd_gen_count(g, WD_COUNT_MATCHED);
-    if (g->opts->mode == WD_GEN_SNIFF) {
+    if (g->opts->mode == WD_GEN_SNIFF)
         wd_gen_sniff(g);
-    } else {
-        wd_asm_mov_imm(&g->a, R0, 1);
-        wd_asm_exit(&g->a);
-    }
+    else
+        wd_gen_verdict(g, true);
 }
 
 static void
@@ -229,8 +233,7 @@ gen_end(struct wd_gen *g)
     if (g->matches)
         gen_match(g);
     wd_asm_bind(&g->a, g->reject);
-    wd_asm_mov_imm(&g->a, R0, 0);
-    wd_asm_exit(&g->a);
+    wd_gen_verdict(g, false);
 }
 
 /* ---- The whole ---------------------------------------------------------- */
@@ -263,6 +266,11 @@ place_all(struct wd_gen *g)
     const struct wd_needs *needs = &g->needs;
 
     g->stack_end = g->opts->bounded ? SP_ROUND : SP_BYTES;
+    if (g->opts->kernel) {
+        g->sp.dynptr = wd_gen_stack(g, 16);
+        if (needs->device || g->opts->mode == WD_GEN_SNIFF || g->opts->hook == WD_HOOK_LOCAL_IN)
+            g->sp.device = wd_gen_stack(g, 8);
+    }
     if (needs->time || g->opts->mode == WD_GEN_SNIFF)
         g->sp.time = wd_gen_stack(g, 8);
     if (needs->random) {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
-/* A compiled filter as an eBPF program of type SOCKET_FILTER, for one netfilter hook. */
+/* A compiled filter as an eBPF program, of type SOCKET_FILTER or NETFILTER, for one netfilter hook. */
 #ifndef WD_BPF_GEN_H
 #define WD_BPF_GEN_H
 
@@ -14,8 +14,8 @@ enum wd_hook { WD_HOOK_LOCAL_OUT, WD_HOOK_LOCAL_IN, WD_HOOK_FORWARD };
 #define WD_HOOKS 3
 
 enum wd_gen_mode {
-    WD_GEN_MATCH, /* returns 1 for a matching packet, 0 otherwise (divert, drop) */
-    WD_GEN_SNIFF, /* copies a matching packet into the ring as a struct wd_record; always returns 0 */
+    WD_GEN_MATCH, /* SOCKET_FILTER: returns 1 for a matching packet, 0 otherwise (divert, drop); NETFILTER: drops it */
+    WD_GEN_SNIFF, /* copies a matching packet into the ring as a struct wd_record; always returns "no match" */
 };
 
 /* Tags by which every process recognises packets that a handle injected; the same in all versions. */

@@ -38,7 +38,7 @@ static void
 bytes_beyond(struct wd_gen *g, enum wd_array array, int32_t needed, int dst)
 {
     if (array == WD_ARRAY_PACKET)
-        wd_asm_load(&g->a, BPF_W, dst, R_SKB, offsetof(struct __sk_buff, len));
+        wd_gen_load_skb(g, dst, SKB_LEN);
     else
         wd_gen_read(g, BPF_W, dst, SP_LEFT);
     wd_asm_alu_imm(&g->a, BPF_SUB, dst, needed);
@@ -55,7 +55,7 @@ find_byte(struct wd_gen *g, enum wd_array array, int32_t at)
         return;
     }
     if (array == WD_ARRAY_PACKET)
-        wd_asm_load(a, BPF_W, R2, R_SKB, offsetof(struct __sk_buff, len));
+        wd_gen_load_skb(g, R2, SKB_LEN);
     else
         wd_gen_read(g, BPF_W, R2, SP_DATA);
     if (array == WD_ARRAY_TAIL) {
@@ -218,7 +218,7 @@ load_short(struct wd_gen *g, enum wd_array array, const struct wd_window *window
     struct wd_asm *a = &g->a;
 
     find_byte(g, array, window->low);
-    wd_asm_load(a, BPF_W, R4, R_SKB, offsetof(struct __sk_buff, len));
+    wd_gen_load_skb(g, R4, SKB_LEN);
     wd_asm_alu(a, BPF_SUB, R4, R2);
     wd_asm_alu_imm(a, BPF_SUB, R4, 1);
     wd_asm_jump_if_imm(a, BPF_JSLT, R4, 0, done);

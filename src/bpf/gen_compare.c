@@ -85,10 +85,10 @@ is_constant(const struct wd_gen_opts *opts, uint8_t field, uint64_t *ret_value)
         return true;
     case WD_F_LOOPBACK:
         *ret_value = opts->loopback;
-        return true;
+        return !opts->kernel;
     case WD_F_IFIDX:
         *ret_value = opts->oif;
-        return outbound;
+        return outbound && !opts->kernel;
     default:
         return false;
     }

@@ -6,7 +6,7 @@
 #include "asm.h"
 #include "gen.h"
 
-/* r6 is the packet (struct __sk_buff) all through the program; the parser says what it does with the others. */
+/* r6 is the packet (struct __sk_buff, or struct sk_buff: gen_ctx.c) all through the program; the parser says what it does with the others. */
 enum wd_reg { R0, R1, R2, R3, R4, R5, R6, R7, R8, R9, R10 };
 #define R_SKB R6
 
@@ -60,6 +60,7 @@ enum wd_info {
 struct wd_needs {
     bool transport; /* everything behind the IP header */
     bool ip6_addr;  /* more than the first 20 bytes of an IPv6 header */
+    bool device;    /* NETFILTER: the interface */
     bool time, random, local_addr, remote_addr, local_port, remote_port;
 };
 
@@ -70,6 +71,8 @@ struct wd_places {
     int ports;         /* 8 bytes, xPORT_OFF */
     int local, remote; /* addresses: see wd_gen_address */
     int lanes;         /* 8 words of the hash */
+    int dynptr;        /* NETFILTER: 16 bytes, the packet's bytes */
+    int device;        /* NETFILTER: 8 bytes, IFINDEX_OFF, LOOPBACK_OFF */
 };
 
 #define RANDOM8_OFF 1
@@ -77,6 +80,8 @@ struct wd_places {
 #define RANDOM32_OFF 4
 #define REMOTE_PORT_OFF 2
 #define LOCAL_PORT_OFF 6
+#define LOOPBACK_OFF 3 /* not first in the word: see above */
+#define IFINDEX_OFF 4
 
 /* The arrays that elements are taken from: the whole buffer, the payload from its start, and from its end. */
 enum wd_array { WD_ARRAY_PACKET, WD_ARRAY_HEAD, WD_ARRAY_TAIL, WD_ARRAYS };
@@ -129,6 +134,14 @@ void wd_gen_read(struct wd_gen *g, int size, int dst, int stack_off);
  * anyway.  The ends are the first that it sees.
  */
 void wd_gen_touch(struct wd_gen *g);
+/* What is the same for all packets a program is run for, and what kind of program it is (gen_ctx.c). */
+enum wd_skb_field { SKB_LEN, SKB_PRIORITY, SKB_HASH, SKB_TC_INDEX, SKB_IFINDEX };
+void wd_gen_entry(struct wd_gen *g);               /* from r1, the context */
+void wd_gen_verdict(struct wd_gen *g, bool match); /* ends the program */
+void wd_gen_load_skb(struct wd_gen *g, int dst, enum wd_skb_field field);
+void wd_gen_copy(struct wd_gen *g); /* r4 bytes at offset r2 to r3; r0 = 0, or below 0 where the packet is shorter */
+void wd_gen_cookie(struct wd_gen *g); /* r0 = cookie of the packet's socket, 0: none */
+
 /* Parser and what is computed from the headers. */
 void wd_gen_parse(struct wd_gen *g);
 /* To label where one of the bits of the info word is set; r0 is lost. */
@@ -177,7 +190,8 @@ void wd_gen_sniff(struct wd_gen *g);
 void wd_gen_count(struct wd_gen *g, enum wd_counter counter);
 /*
  * r4 bytes of the packet from offset r2 on, or this many, to a place of the
- * stack.  r0 is 0, or the packet is shorter, or r2 below 0, and the bytes are 0.
+ * stack.  r0 is 0; or below 0 where the packet is shorter or r2 below 0, and
+ * the bytes may be anything.
  */
 void wd_gen_copy_bytes(struct wd_gen *g, int stack_off);
 void wd_gen_load_bytes(struct wd_gen *g, int stack_off, int32_t len);

@@ -25,24 +25,6 @@ enum walk {
     WALK_LATER = 8, /* a fragment that is not the first */
 };
 
-void
-wd_gen_copy_bytes(struct wd_gen *g, int stack_off)
-{
-    struct wd_asm *a = &g->a;
-
-    wd_asm_mov(a, R1, R_SKB);
-    wd_asm_mov(a, R3, R10);
-    wd_asm_alu_imm(a, BPF_ADD, R3, stack_off);
-    wd_asm_call(a, BPF_FUNC_skb_load_bytes);
-}
-
-void
-wd_gen_load_bytes(struct wd_gen *g, int stack_off, int32_t len)
-{
-    wd_asm_mov_imm(&g->a, R4, len);
-    wd_gen_copy_bytes(g, stack_off);
-}
-
 static void
 load_be16(struct wd_gen *g, int dst, int stack_off)
 {
@@ -56,7 +38,7 @@ gen_cut(struct wd_gen *g)
 {
     uint32_t whole = wd_asm_label(&g->a);
 
-    wd_asm_load(&g->a, BPF_W, R2, R_SKB, offsetof(struct __sk_buff, len));
+    wd_gen_load_skb(g, R2, SKB_LEN);
     wd_asm_jump_if(&g->a, BPF_JLE, R7, R2, whole);
     wd_asm_mov(&g->a, R7, R2);
     wd_asm_bind(&g->a, whole);

@@ -25,7 +25,7 @@ gen_lengths(struct wd_gen *g)
     struct wd_asm *a = &g->a;
     uint32_t fits = wd_asm_label(a);
 
-    wd_asm_load(a, BPF_W, R7, R_SKB, offsetof(struct __sk_buff, len));
+    wd_gen_load_skb(g, R7, SKB_LEN);
     wd_asm_mov(a, R8, R7);
     wd_asm_jump_if_imm(a, BPF_JEQ, R8, 0, g->reject);
     wd_asm_jump_if_imm(a, BPF_JLE, R8, CAPTURE_MAX, fits);
@@ -58,10 +58,18 @@ gen_reserve(struct wd_gen *g)
 static void
 gen_interface(struct wd_gen *g)
 {
-    if (g->opts->hook == WD_HOOK_LOCAL_OUT)
-        wd_asm_load_imm64(&g->a, R1, g->opts->oif);
+    struct wd_asm *a = &g->a;
+
+    if (g->opts->hook == WD_HOOK_LOCAL_OUT && !g->opts->kernel)
+        wd_asm_load_imm64(a, R1, g->opts->oif);
     else
-        wd_asm_load(&g->a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, ifindex));
+        wd_gen_load_skb(g, R1, SKB_IFINDEX);
+    wd_asm_store(a, BPF_W, R9, FIELD(ifindex), R1);
+    if (g->opts->kernel)
+        wd_asm_load(a, BPF_B, R1, R10, g->sp.device + LOOPBACK_OFF);
+    else
+        wd_asm_mov_imm(a, R1, g->opts->loopback_known && g->opts->loopback);
+    wd_asm_store(a, BPF_B, R9, FIELD(loopback), R1);
 }
 
 /* r9 = record; r7, r8 as above */
@@ -72,18 +80,15 @@ gen_header(struct wd_gen *g)
 
     wd_asm_load(a, BPF_DW, R1, R10, g->sp.time);
     wd_asm_store(a, BPF_DW, R9, FIELD(ktime_ns), R1);
-    wd_asm_mov(a, R1, R_SKB);
-    wd_asm_call(a, BPF_FUNC_get_socket_cookie);
+    wd_gen_cookie(g);
     wd_asm_store(a, BPF_DW, R9, FIELD(cookie), R0);
     wd_asm_store(a, BPF_W, R9, FIELD(len), R7);
     wd_asm_store(a, BPF_W, R9, FIELD(cap_len), R8);
     gen_interface(g);
-    wd_asm_store(a, BPF_W, R9, FIELD(ifindex), R1);
     wd_asm_store_imm(a, BPF_B, R9, FIELD(hook), g->opts->hook);
     wd_asm_load(a, BPF_B, R1, R10, SP_TAGGED);
     wd_asm_alu_imm(a, BPF_SUB, R1, 1);
     wd_asm_store(a, BPF_B, R9, FIELD(impostor), R1);
-    wd_asm_store_imm(a, BPF_B, R9, FIELD(loopback), g->opts->loopback_known && g->opts->loopback);
     wd_asm_store_imm(a, BPF_B, R9, FIELD(unused), 0);
 }
 
@@ -158,12 +163,11 @@ wd_gen_sniff(struct wd_gen *g)
     wd_asm_jump_if_imm(a, BPF_JEQ, R0, 0, full);
     wd_asm_mov(a, R9, R0);
     gen_header(g);
-    wd_asm_mov(a, R1, R_SKB);
     wd_asm_mov_imm(a, R2, 0);
     wd_asm_mov(a, R3, R9);
     wd_asm_alu_imm(a, BPF_ADD, R3, HEADER);
     wd_asm_mov(a, R4, R8);
-    wd_asm_call(a, BPF_FUNC_skb_load_bytes);
+    wd_gen_copy(g);
     wd_asm_jump_if_imm(a, BPF_JNE, R0, 0, cut);
     gen_wakeup(g);
     wd_asm_mov(a, R1, R9);

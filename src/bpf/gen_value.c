@@ -63,11 +63,14 @@ meta_field(struct wd_gen *g, uint8_t field)
         wd_asm_alu_imm(a, BPF_AND, R1, INFO_FRAGMENT);
         wd_asm_alu_imm(a, BPF_RSH, R1, 8);
         break;
+    case WD_F_LOOPBACK:
+        wd_gen_read(g, BPF_B, R1, g->sp.device + LOOPBACK_OFF);
+        break;
     case WD_F_IFIDX:
-        wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, ifindex));
+        wd_gen_load_skb(g, R1, SKB_IFINDEX);
         break;
     case WD_F_LENGTH:
-        wd_asm_load(a, BPF_W, R1, R_SKB, offsetof(struct __sk_buff, len));
+        wd_gen_load_skb(g, R1, SKB_LEN);
         break;
     case WD_F_RANDOM8:
         wd_gen_read(g, BPF_B, R1, g->sp.random + RANDOM8_OFF);

@@ -142,9 +142,10 @@ wd_bpf_set_prog(int map_fd, int prog_fd)
 
     attr.map_fd = (uint32_t)map_fd;
     attr.key = (uintptr_t)&key;
-    attr.value = (uintptr_t)&value;
-    if (prog_fd >= 0)
+    if (prog_fd >= 0) {
+        attr.value = (uintptr_t)&value;
         return sys_bpf(BPF_MAP_UPDATE_ELEM, &attr);
+    }
     error = sys_bpf(BPF_MAP_DELETE_ELEM, &attr);
     return error == -ENOENT ? 0 : error;
 }
@@ -204,6 +205,31 @@ wd_bpf_test_run(int prog_fd, const void *data, size_t len, const void *ctx, size
     attr.test.repeat = 1;
     error = sys_bpf(BPF_PROG_TEST_RUN, &attr);
     free(frame);
+    if (error < 0)
+        return wd_error_set(err, error, NULL, "test run: %s", strerror(-error));
+    *ret_value = attr.test.retval;
+    return 0;
+}
+
+int
+wd_bpf_test_run_netfilter(int prog_fd, uint32_t pf, uint32_t hooknum, const void *data, size_t len,
+                          uint32_t *ret_value, struct wd_error *err)
+{
+    /* The beginning of struct nf_hook_state; the rest is 0. */
+    struct {
+        uint8_t hook, pf;
+        uint8_t rest[62];
+    } state = {.hook = (uint8_t)hooknum, .pf = (uint8_t)pf};
+    union bpf_attr attr = {0};
+    int error;
+
+    attr.test.prog_fd = (uint32_t)prog_fd;
+    attr.test.data_in = (uintptr_t)data;
+    attr.test.data_size_in = (uint32_t)len;
+    attr.test.ctx_in = (uintptr_t)&state;
+    attr.test.ctx_size_in = 2;
+    attr.test.repeat = 1;
+    error = sys_bpf(BPF_PROG_TEST_RUN, &attr);
     if (error < 0)
         return wd_error_set(err, error, NULL, "test run: %s", strerror(-error));
     *ret_value = attr.test.retval;

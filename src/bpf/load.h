@@ -49,4 +49,11 @@ bool wd_bpf_can_loop(void);
 int wd_bpf_test_run(int prog_fd, const void *data, size_t len, const void *ctx, size_t ctx_len, uint32_t *ret_value,
                     struct wd_error *err);
 
+/*
+ * The same of a NETFILTER program, as if at a hook (NF_INET_x) of this protocol
+ * family; the device is lo.  *ret_value: NF_DROP, NF_ACCEPT.
+ */
+int wd_bpf_test_run_netfilter(int prog_fd, uint32_t pf, uint32_t hooknum, const void *data, size_t len,
+                              uint32_t *ret_value, struct wd_error *err);
+
 #endif

@@ -48,13 +48,16 @@ load_root(int map_fd, int *ret_fd, struct wd_error *err)
 }
 
 static void
-close_all(const struct wd_link *link)
+close_all(struct wd_link *link)
 {
-    for (int i = 0; i < FAMILIES; i++)
+    for (int i = 0; i < FAMILIES; i++) {
         if (link->fd[i] >= 0)
             close(link->fd[i]);
+        link->fd[i] = -1;
+    }
     if (link->map_fd >= 0)
         close(link->map_fd);
+    link->map_fd = -1;
 }
 
 static int
@@ -119,8 +122,10 @@ wd_link_replace(struct wd_link *link, int prog_fd, struct wd_error *err)
 void
 wd_link_put(struct wd_link *link)
 {
-    /* If it cannot be emptied it is not used again; the end of the pool takes it. */
-    link->used = wd_bpf_set_prog(link->map_fd, -1) < 0;
+    if (wd_bpf_set_prog(link->map_fd, -1) == 0)
+        link->used = false;
+    else
+        close_all(link); /* cannot be emptied, so it goes, whatever that does to queues */
 }
 
 void

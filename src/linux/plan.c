@@ -336,8 +336,6 @@ wd_plan(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct 
     struct planner planner = {.filter = filter, .opts = opts, .plan = plan, .err = err, .ifs_decided = true};
     int error;
 
-    if (opts->links)
-        return -EOPNOTSUPP;
     if (opts->links && wd_tier_has(WD_FEATURE_NETFILTER_LINK))
         planner.kernel = wd_kernel();
     if (opts->links && !planner.kernel)

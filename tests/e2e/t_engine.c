@@ -285,6 +285,54 @@ engine_cut_ends_batch(void)
     e2e_marker(tx, rx);
 }
 
+/* A handle that closes leaves what another holds in the kernel: nothing has to be recovered. */
+static void
+close_beside_held(UINT64 flags)
+{
+    int rx = e2e_udp_receiver("b", E2E_B4, PORT), tx = e2e_udp_sender("a", E2E_B4, PORT, 0);
+    HANDLE h = e2e_open(FILTER, 0, 0), other;
+    uint8_t buf[E2E_PACKET_MAX];
+    WINDIVERT_ADDRESS addr;
+    WINDIVERT_EXT_STATS s;
+
+    CHECK_API(WinDivertExtSetParam(h, WINDIVERT_EXT_PARAM_HOLD_TIME, 2000));
+    for (unsigned i = 0; i < 3; i++) /* makes the places; those that are given back are used again */
+        CHECK_API(WinDivertClose(e2e_open("tcp", (INT16)(100 + i), flags)));
+    for (unsigned i = 0; i < 10; i++) {
+        UINT len;
+
+        CHECK(e2e_send(tx, 64, i), "send");
+        len = e2e_recv_packet(h, buf, &addr);
+        other = e2e_open("tcp", (INT16)(100 + i % 3), flags);
+        CHECK_API(WinDivertClose(other));
+        e2e_send_packet(h, buf, len, &addr);
+        CHECK(e2e_receive(rx, buf, sizeof(buf), 2000) == 64, "datagram %u did not arrive", i);
+    }
+    s = e2e_stats(h);
+    CHECK(s.Returned == 10 && s.Recovered == 0, "%llu returned, %llu recovered", (unsigned long long)s.Returned,
+          (unsigned long long)s.Recovered);
+    CHECK_API(WinDivertClose(h));
+    e2e_marker(tx, rx);
+}
+
+static void
+engine_close_divert_beside_held(void)
+{
+    close_beside_held(0);
+}
+
+static void
+engine_close_sniff_beside_held(void)
+{
+    close_beside_held(WINDIVERT_FLAG_SNIFF);
+}
+
+static void
+engine_close_drop_beside_held(void)
+{
+    close_beside_held(WINDIVERT_FLAG_DROP);
+}
+
 struct pair {
     _Atomic int open, stop;
 };
@@ -341,6 +389,9 @@ const struct e2e_test e2e_engine_tests[] = {
     {"engine_multicast4", engine_multicast4, 0},
     {"engine_multicast6", engine_multicast6, 0},
     {"engine_cut_ends_batch", engine_cut_ends_batch, 0},
+    {"engine_close_divert_beside_held", engine_close_divert_beside_held, 0},
+    {"engine_close_sniff_beside_held", engine_close_sniff_beside_held, 0},
+    {"engine_close_drop_beside_held", engine_close_drop_beside_held, 0},
     {"engine_same_pid", engine_same_pid, 0},
     {NULL, NULL, 0},
 };

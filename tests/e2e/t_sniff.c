@@ -3,6 +3,7 @@
 #include "e2e.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -362,6 +363,31 @@ sniff_memory(void)
     CHECK(bpf_memory() == before, "%lu bytes are left", bpf_memory() - before);
 }
 
+/*
+ * An interface that came after the handle: its number is reported.  (Before
+ * Linux 6.4 a rule in front of the program tells it, so there it is 0.)
+ */
+static void
+sniff_new_interface(void)
+{
+    HANDLE h = e2e_open("outbound and udp.DstPort == 5001", 0, WINDIVERT_FLAG_SNIFF);
+    bool by_rules = getenv("WINDIVERT_TIER") != NULL;
+    static uint8_t buf[E2E_PACKET_MAX];
+    WINDIVERT_ADDRESS addr;
+    int tx;
+
+    free(e2e_shell("a", "ip link add late type veth peer name late2 && ip addr add 10.79.0.1/24 dev late && "
+                        "ip link set late up && ip link set late2 up && "
+                        "ip neigh add 10.79.0.2 lladdr 02:00:00:00:00:01 dev late"));
+    tx = e2e_udp_sender("a", "10.79.0.2", PORT, 0);
+    CHECK(e2e_send(tx, 64, 0), "send");
+    e2e_recv_packet(h, buf, &addr);
+    CHECK(addr.Network.IfIdx == (by_rules ? 0 : e2e_ifindex("a", "late")) && !addr.Loopback, "IfIdx %u",
+          addr.Network.IfIdx);
+    CHECK_API(WinDivertClose(h));
+    free(e2e_shell("a", "ip link del late"));
+}
+
 const struct e2e_test e2e_sniff_tests[] = {
     {"sniff_udp4_out", sniff_udp4_out, 0},
     {"sniff_udp6_out", sniff_udp6_out, 0},
@@ -375,6 +401,7 @@ const struct e2e_test e2e_sniff_tests[] = {
     {"sniff_resize_too_often", sniff_resize_too_often, 0},
     {"sniff_resize_busy", sniff_resize_busy, 0},
     {"sniff_memory", sniff_memory, 0},
+    {"sniff_new_interface", sniff_new_interface, 0},
     {"sniff_send_again", sniff_send_again, 0},
     {NULL, NULL, 0},
 };
