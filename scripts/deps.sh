@@ -37,6 +37,7 @@ test  cmd:ip                     iproute2
 test  cmd:nft                    nftables
 test  cmd:tcpdump                tcpdump
 test  cmd:setarch                util-linux
+test  pc:libpcap                 libpcap-dev
 bench cmd:python3                python3
 bench cmd:ip                     iproute2
 bench cmd:nft                    nftables

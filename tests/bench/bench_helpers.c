@@ -7,26 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "bench.h"
 #include "core/cksum.h"
 #include "windivert.h"
 
-#define ROUNDS 11
-#define ROUND_NS 10000000 /* a measurement takes about this long */
-#define COUNT(array) (sizeof(array) / sizeof((array)[0]))
-
 static uint8_t packet[65535];
-static volatile uint64_t sink; /* keeps results from being optimised away */
-
-static uint64_t
-now_ns(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
-}
 
 /* ---- what is measured, each on len bytes of packet --------------------------- */
 
@@ -72,49 +58,44 @@ run_calc(uint32_t len)
     return (uint64_t)WinDivertHelperCalcChecksums(packet, len, NULL, 0);
 }
 
-struct variant {
-    const char *name;
+/* One of them, as a variant. */
+struct call {
     uint64_t (*run)(uint32_t len);
+    uint32_t len;
 };
 
-static const struct variant sums[] = {{"byte pairs", run_byte_pairs}, {"wd_cksum_add", run_checksum}};
-static const struct variant helpers[] = {
-    {"ParsePacket", run_parse}, {"HashPacket", run_hash}, {"CalcChecksums", run_calc}};
-
-/* ---- measuring ------------------------------------------------------------------ */
-
-static uint64_t
-time_calls(const struct variant *variant, uint32_t len, unsigned calls)
+static void
+run_call(void *arg, unsigned n)
 {
-    uint64_t start = now_ns();
+    const struct call *call = arg;
 
-    for (unsigned i = 0; i < calls; i++)
-        sink += variant->run(len);
-    return now_ns() - start;
-}
-
-/* As many calls as take about ROUND_NS. */
-static unsigned
-calibrate(const struct variant *variant, uint32_t len)
-{
-    unsigned calls = 16;
-
-    while (time_calls(variant, len, calls) < ROUND_NS / 2 && calls < 1u << 28)
-        calls *= 2;
-    return calls;
+    for (unsigned i = 0; i < n; i++)
+        bench_sink += call->run(call->len);
 }
 
 static void
-measure(const char *name, const struct variant *variants, size_t count, uint32_t len)
+compare_sums(uint32_t len)
 {
-    unsigned calls[4];
+    struct call pairs = {run_byte_pairs, len}, ours = {run_checksum, len};
+    const struct bench_variant variants[] = {{"byte pairs", run_call, &pairs, NULL},
+                                             {"wd_cksum_add", run_call, &ours, NULL}};
+    char name[32];
 
-    for (size_t v = 0; v < count; v++)
-        calls[v] = calibrate(&variants[v], len);
-    for (int round = 0; round < ROUNDS; round++)
-        for (size_t v = 0; v < count; v++)
-            printf("%s %u B\t%s\tns\t%.3f\n", name, len, variants[v].name,
-                   (double)time_calls(&variants[v], len, calls[v]) / calls[v]);
+    snprintf(name, sizeof(name), "checksum %u B", len);
+    bench_compare(name, variants, BENCH_COUNT(variants));
+    if (len == 1400)
+        bench_goal(name, variants[1].name, 0.25, variants[0].name);
+}
+
+static void
+compare_helpers(uint32_t len)
+{
+    struct call parse = {run_parse, len}, hash = {run_hash, len}, calc = {run_calc, len};
+    const struct bench_variant variants[] = {{"ParsePacket", run_call, &parse, NULL},
+                                             {"HashPacket", run_call, &hash, NULL},
+                                             {"CalcChecksums", run_call, &calc, NULL}};
+
+    bench_compare("TCP packet 1400 B", variants, BENCH_COUNT(variants));
 }
 
 /* An IPv4 packet of TCP over all of the buffer, its payload random. */
@@ -131,19 +112,18 @@ make_packet(uint32_t len)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
     const uint32_t lengths[] = {64, 1400, 65535};
 
-    for (size_t i = 0; i < COUNT(lengths); i++) {
+    bench_init(argc, argv);
+    for (size_t i = 0; i < BENCH_COUNT(lengths); i++) {
         make_packet(lengths[i]);
-        if (run_byte_pairs(lengths[i]) != WinDivertHelperNtohs((UINT16)run_checksum(lengths[i]))) {
-            fprintf(stderr, "bench_helpers: the two sums differ\n");
-            return 1;
-        }
-        measure("checksum", sums, COUNT(sums), lengths[i]);
+        if (run_byte_pairs(lengths[i]) != WinDivertHelperNtohs((UINT16)run_checksum(lengths[i])))
+            bench_fail("bench_helpers: the two sums differ");
+        compare_sums(lengths[i]);
     }
     make_packet(1400);
-    measure("TCP packet", helpers, COUNT(helpers), 1400);
+    compare_helpers(1400);
     return 0;
 }
