@@ -8,8 +8,9 @@
  */
 #include "gen_impl.h"
 
-#define AHEAD 128u      /* tests that are looked at for elements that a window can hold ... */
-#define USES_MIN 8u     /* ... so many of which make it worth while in front of a test that does not need it */
+#define AHEAD 64u       /* tests that are looked at for elements that a window can hold ... */
+#define LOOK_EVERY 3u   /* tests between two looks from tests that do not need one */
+#define USES_MIN 6u     /* ... so many of which make it worth while in front of a test that does not need it */
 #define PAYLOAD_MIN 28u /* where the first payload can begin: IPv4 and UDP */
 
 /* A test's element: bytes low .. high - 1 of its array. */
@@ -63,37 +64,6 @@ find_byte(struct wd_gen *g, enum wd_array array, int32_t at)
         wd_asm_alu(a, BPF_ADD, R2, R3);
     }
     wd_asm_alu_imm(a, BPF_ADD, R2, at);
-}
-
-/* What is touched must have been written on every way. */
-static void
-prepare_bytes(struct wd_gen *g, int stack_off, int size)
-{
-    wd_gen_hidden_zero(g, R1);
-    for (int off = 0; off < size; off += 4) {
-        wd_asm_store(&g->a, BPF_W, R10, stack_off + off, R1);
-        wd_gen_note(g, BPF_W, stack_off + off);
-    }
-}
-
-void
-wd_gen_prepare_arrays(struct wd_gen *g)
-{
-    for (uint32_t i = 0; g->touches && i < g->prog->count; i++) {
-        const struct wd_test *test = &g->prog->tests[i];
-        enum wd_array array;
-
-        if (wd_fields[test->field].kind != WD_KIND_ARRAY)
-            continue;
-        array = element_of(test).array;
-        if (g->window[array])
-            continue;
-        g->window[array] = wd_gen_stack(g, WD_WINDOW_SIZE);
-        if (!g->window[array])
-            continue;
-        prepare_bytes(g, g->window[array], WD_WINDOW_SIZE);
-        prepare_bytes(g, SP_BYTES, 8);
-    }
 }
 
 /* ---- One element -------------------------------------------------------- */
@@ -289,10 +259,60 @@ wd_gen_windows(struct wd_gen *g, struct wd_windows *windows, uint32_t at)
 {
     bool loaded = false;
 
-    for (int array = 0; array < WD_ARRAYS; array++)
+    for (int array = 0; array < WD_ARRAYS; array++) {
+        if (at < g->next_look[array])
+            continue;
         loaded |= need_window(g, windows, at, (enum wd_array)array, USES_MIN);
+        g->next_look[array] = at + LOOK_EVERY;
+    }
     return loaded;
 }
+
+/* ---- Preparing ---------------------------------------------------------- */
+
+/* What is touched must have been written on every way. */
+static void
+prepare_bytes(struct wd_gen *g, int stack_off, int size)
+{
+    wd_gen_hidden_zero(g, R1);
+    for (int off = 0; off < size; off += 4) {
+        wd_asm_store(&g->a, BPF_W, R10, stack_off + off, R1);
+        wd_gen_note(g, BPF_W, stack_off + off);
+    }
+}
+
+static void
+prepare_window(struct wd_gen *g, enum wd_array array)
+{
+    g->window[array] = wd_gen_stack(g, WD_WINDOW_SIZE);
+    if (g->window[array])
+        prepare_bytes(g, g->window[array], WD_WINDOW_SIZE);
+}
+
+/* Windows are for arrays of which two elements in succession fit into one. */
+void
+wd_gen_prepare_arrays(struct wd_gen *g)
+{
+    struct wd_window last[WD_ARRAYS] = {{0, 0}};
+    bool any = false;
+
+    for (uint32_t i = 0; g->touches && i < g->prog->count; i++) {
+        const struct wd_test *test = &g->prog->tests[i];
+        struct element e;
+
+        if (wd_fields[test->field].kind != WD_KIND_ARRAY)
+            continue;
+        e = element_of(test);
+        any = true;
+        if (last[e.array].high != last[e.array].low && widen(&last[e.array], &e) && !g->window[e.array])
+            prepare_window(g, e.array);
+        last[e.array] = window_of(e.low, e.high);
+    }
+    if (any)
+        prepare_bytes(g, SP_BYTES, 8);
+}
+
+/* ---- Elements ----------------------------------------------------------- */
 
 /* r1 = the number of these bytes of a window, in pieces where it is not aligned; r2 is lost */
 static void

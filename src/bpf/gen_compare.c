@@ -28,16 +28,6 @@ branch_class(struct wd_tests *t, uint8_t set, uint32_t yes, uint32_t no)
     }
 }
 
-/* dst = all ones for packets of other classes, else 0 */
-static void
-gen_without(struct wd_tests *t, uint8_t with, int dst)
-{
-    wd_gen_read(t->g, BPF_W, dst, SP_INFO);
-    wd_asm_alu_imm(&t->g->a, BPF_AND, dst, with);
-    wd_asm_alu_imm(&t->g->a, BPF_SUB, dst, 1);
-    wd_asm_alu_imm(&t->g->a, BPF_ARSH, dst, 63);
-}
-
 /* Whether a test with this operator does not hold for 0, so that nothing is made 0; else for all ones. */
 static bool
 wants_zero(uint8_t op)
@@ -182,7 +172,7 @@ compare_equal(struct wd_tests *t, const struct manner *m)
     wd_asm_alu(a, BPF_XOR, R4, R2);
     wd_asm_alu(a, BPF_OR, R3, R4);
     if (m->with != INFO_CLASSES) {
-        gen_without(t, m->with, R0);
+        wd_gen_without(t->g, m->with, R0);
         gen_absent(t, m->test->op, R3);
     }
     finish(t, m, c);
@@ -242,7 +232,7 @@ compare_borrow(struct wd_tests *t, const struct manner *m, uint64_t hi, uint64_t
         wd_asm_alu(a, BPF_ADD, R3, R1);
     }
     if (m->with != INFO_CLASSES) {
-        gen_without(t, m->with, R0);
+        wd_gen_without(t->g, m->with, R0);
         gen_absent(t, m->test->op, R2);
     }
     t->cached = NO_VALUE;
@@ -272,7 +262,7 @@ compare_value(struct wd_tests *t, const struct manner *m)
 
     load_value(t, test);
     if (m->with != INFO_CLASSES) {
-        gen_without(t, m->with, R0);
+        wd_gen_without(t->g, m->with, R0);
         finish_absent(t, m, c);
         return;
     }
@@ -314,7 +304,7 @@ load_element(struct wd_tests *t, const struct manner *m)
         return false;
     }
     if (m->with != INFO_CLASSES) {
-        gen_without(t, m->with, R2);
+        wd_gen_without(t->g, m->with, R2);
         wd_asm_alu(&t->g->a, BPF_OR, R0, R2);
     }
     return true;

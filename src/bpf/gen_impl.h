@@ -98,6 +98,7 @@ struct wd_windows {
     struct wd_window of[WD_ARRAYS];
 };
 
+#define WD_HEADERS 6 /* kinds of headers that fields are in */
 #define WD_SLOTS (-SP_END / 8)
 
 struct wd_gen {
@@ -106,15 +107,20 @@ struct wd_gen {
     const struct wd_gen_opts *opts;
     struct wd_needs needs;
     struct wd_places sp;
-    int stack_end;                /* the lowest byte of the stack that is given out */
-    int window[WD_ARRAYS];        /* where on the stack the windows are; 0: not yet given out */
-    int prepared[WD_FIELD_COUNT]; /* where on the stack fields are ready to be compared; 0: they are not */
-    uint32_t *first_way;          /* of each test the first test that leads to it, UINT32_MAX: none */
-    int halved[WD_FIELD_COUNT];   /* ... half the lower half of an address, rounded down, up, 8 bytes each */
-    bool large;                   /* so many tests that loading takes long */
-    bool matches;                 /* some test leads to `accept`: else nothing may be there */
-    bool misses;                  /* some test leads to `no_match` */
-    bool touches;                 /* see wd_gen_touch */
+    int stack_end;                 /* the lowest byte of the stack that is given out */
+    int window[WD_ARRAYS];         /* where on the stack the windows are; 0: not yet given out */
+    uint32_t next_look[WD_ARRAYS]; /* the test from which it is worth while to look for a new window again */
+    int prepared[WD_FIELD_COUNT];  /* where on the stack fields are ready to be compared; 0: they are not */
+    uint32_t *first_way;           /* of each test the first test that leads to it, UINT32_MAX: none */
+    int halved[WD_FIELD_COUNT];    /* ... half the lower half of an address, rounded down, up, 8 bytes each */
+    struct {
+        uint8_t with;
+        int off;
+    } without[WD_HEADERS]; /* ... what wd_gen_without loads; with 0: no more */
+    bool large;            /* so many tests that loading takes long */
+    bool matches;          /* some test leads to `accept`: else nothing may be there */
+    bool misses;           /* some test leads to `no_match` */
+    bool touches;          /* see wd_gen_touch */
     struct {
         int size, off; /* of some load from this 8-byte word of the stack; off 0: none */
     } read[WD_SLOTS];
@@ -169,6 +175,10 @@ void wd_gen_prepare(struct wd_gen *g);
 void wd_gen_prepare_arrays(struct wd_gen *g);
 void wd_gen_field(struct wd_gen *g, uint8_t field);
 void wd_gen_half(struct wd_gen *g, uint8_t field, bool upper, int dst);
+/* The classes that have the header a field is in. */
+uint8_t wd_classes_with(uint8_t field);
+/* dst = all ones for packets of other classes, else 0 */
+void wd_gen_without(struct wd_gen *g, uint8_t with, int dst);
 /* Whether the verifier is led to this test from in front of all tests. */
 bool wd_gen_is_entry(const struct wd_gen *g, uint32_t test);
 /* Loads the windows that many of the tests from this one on need, whether it does or not.  False: none. */

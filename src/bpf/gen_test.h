@@ -38,8 +38,6 @@ struct wd_compare {
     uint32_t imm;
 };
 
-/* The classes that have the header a field is in. */
-uint8_t wd_classes_with(uint8_t field);
 /* The classes for which a field that only depends on the class is 1; 0: the field is none of those. */
 uint8_t wd_classes_of_flag(uint8_t field);
 bool wd_test_holds(const struct wd_test *test, uint64_t value);

@@ -123,6 +123,28 @@ wd_gen_half(struct wd_gen *g, uint8_t field, bool upper, int dst)
     }
 }
 
+/* dst as wd_gen_without has it */
+static void
+class_mask(struct wd_gen *g, uint8_t with, int dst)
+{
+    wd_gen_read(g, BPF_W, dst, SP_INFO);
+    wd_asm_alu_imm(&g->a, BPF_AND, dst, with);
+    wd_asm_alu_imm(&g->a, BPF_SUB, dst, 1);
+    wd_asm_alu_imm(&g->a, BPF_ARSH, dst, 63);
+}
+
+void
+wd_gen_without(struct wd_gen *g, uint8_t with, int dst)
+{
+    for (int i = 0; i < WD_HEADERS && g->without[i].with; i++) {
+        if (g->without[i].with == with) {
+            wd_gen_read(g, BPF_DW, dst, g->without[i].off);
+            return;
+        }
+    }
+    class_mask(g, with, dst);
+}
+
 /* ---- Preparing ---------------------------------------------------------- */
 
 /* Whether a field's load is more than a load. */
@@ -187,6 +209,24 @@ prepare(struct wd_gen *g, uint8_t field)
 }
 
 static void
+prepare_class(struct wd_gen *g, uint8_t with)
+{
+    int i = 0, off;
+
+    while (i < WD_HEADERS && g->without[i].with && g->without[i].with != with)
+        i++;
+    if (with == INFO_CLASSES || i == WD_HEADERS || g->without[i].with)
+        return;
+    off = wd_gen_stack(g, 8);
+    if (!off)
+        return;
+    class_mask(g, with, R1);
+    store_hidden(g, off);
+    g->without[i].with = with;
+    g->without[i].off = off;
+}
+
+static void
 count_uses(const struct wd_prog *prog, uint32_t uses[WD_FIELD_COUNT], uint32_t orders[WD_FIELD_COUNT])
 {
     for (uint32_t i = 0; i < prog->count; i++) {
@@ -211,5 +251,7 @@ wd_gen_prepare(struct wd_gen *g)
             prepare(g, field);
         if (orders[field] >= enough)
             prepare_halved(g, field);
+        if (uses[field] && g->large)
+            prepare_class(g, wd_classes_with(field));
     }
 }
