@@ -20,6 +20,11 @@ extern "C" {
  * fails.  A successful call leaves it as it is, as GetLastError() does.  It
  * goes with the code of that error: empty while SetLastError() has put another
  * code in its place.
+ *
+ * One success has a text, with the code 0: WinDivertOpen where the kernel's
+ * verifier refused the filter's program.  The handle works, the filter is
+ * evaluated exactly in the library (Unmatched of WINDIVERT_EXT_STATS counts what
+ * that passes on), and the text is the end of the verifier's log.
  */
 WINDIVERTEXPORT const char *WinDivertExtGetLastErrorText(void);
 

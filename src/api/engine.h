@@ -79,6 +79,7 @@ struct wd_send {
     uint32_t ret_count;
 };
 
+/* Open may succeed with a text in *err: what the program should know of the handle (else *err is left empty). */
 int wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct wd_error *err);
 int wd_engine_recv(struct wd_handle *handle, struct wd_recv *io, struct wd_error *err);
 int wd_engine_send(struct wd_handle *handle, struct wd_send *io, struct wd_error *err);

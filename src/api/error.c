@@ -111,6 +111,12 @@ wd_api_fail_errno(int error, const struct wd_error *err)
     return wd_api_fail(ERROR_GEN_FAILURE, NULL, "the kernel refused: %m");
 }
 
+void
+wd_api_note(const struct wd_error *err)
+{
+    wd_api_fail(NO_ERROR, err->remedy, "%s", err->text);
+}
+
 DWORD
 GetLastError(void)
 {

@@ -23,6 +23,12 @@ BOOL wd_api_fail(DWORD code, const char *remedy, const char *format, ...) __attr
  */
 BOOL wd_api_fail_errno(int error, const struct wd_error *err);
 
+/*
+ * What a call that succeeded has to say all the same: text and remedy of the
+ * calling thread, with the code NO_ERROR.
+ */
+void wd_api_note(const struct wd_error *err);
+
 /* The Win32 code of a negative errno: the table of engine.h; 31 for all it does not name. */
 DWORD wd_api_code(int error);
 

@@ -49,7 +49,8 @@ struct wd_handle {
     pthread_mutex_t lock; /* parameters, shutdown */
     uint32_t queue_length, queue_size, queue_time_ms, hold_time_ms;
     bool shut_recv, installed;
-    bool linked; /* installed by links, not rules */
+    bool linked;          /* installed by links, not rules */
+    struct wd_error note; /* what the program should know of the handle */
     bool exact;
 
     /* DROP with a filter that the kernel cannot decide: a thread of ours receives and drops. */
@@ -181,6 +182,7 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
         handle->queue->exact = wd_filter_prog(handle->filter);
     if (!plan.exact && action == WD_RULE_NONE)
         wd_sniff_set_exact(handle->sniff, wd_filter_prog(handle->filter));
+    handle->note = plan.refusal;
     error = install_plan(handle, &plan, links, err);
     handle->installed |= !error;
     handle->linked |= links && !error;
@@ -368,6 +370,8 @@ wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct
         wd_engine_destroy(handle);
         return error;
     }
+    if (err)
+        *err = handle->note;
     *ret_handle = handle;
     return 0;
 }

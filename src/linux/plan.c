@@ -252,8 +252,11 @@ plan_class(struct planner *planner, const struct wd_rule *like)
     error = generate(planner, prog, like, class);
     if (is_refusal(error) && planner->kernel)
         return -EOPNOTSUPP;
-    if (is_refusal(error))
+    if (is_refusal(error)) {
+        if (planner->err)
+            plan->refusal = *planner->err;
         error = generate_coarse(planner, like, class);
+    }
     if (error || planner->kernel)
         return error;
     plan->exact &= exact && !class->coarse;

@@ -39,6 +39,7 @@ struct wd_plan {
     struct wd_rule *rule; /* of all classes, in their order */
     size_t count, room;
     bool exact;                     /* the programs decide as the filter does; else they let through more than it */
+    struct wd_error refusal;        /* why the kernel refused a program; no text: it did not */
     bool undecided[WD_FIELD_COUNT]; /* fields that the filter reads and some program cannot decide */
 };
 

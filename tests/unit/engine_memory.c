@@ -239,6 +239,14 @@ leave(struct wd_handle *handle, int ret)
     return ret;
 }
 
+static const char *note;
+
+void
+em_note(const char *text)
+{
+    note = text;
+}
+
 int
 wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct wd_error *err)
 {
@@ -264,6 +272,8 @@ wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct
     pthread_mutex_lock(&em.lock);
     em.last = handle;
     pthread_mutex_unlock(&em.lock);
+    if (note)
+        wd_error_set(err, 0, "do that", "%s", note);
     *ret_handle = handle;
     return 0;
 }

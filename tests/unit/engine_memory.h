@@ -17,6 +17,8 @@ enum em_call { EM_OPEN, EM_RECV, EM_SEND, EM_SHUTDOWN, EM_SET, EM_GET, EM_SET_EX
 
 /* From now on calls of this kind fail with error (0: no more) and this text and remedy (NULL: none given). */
 void em_fail(enum em_call call, int error, const char *text, const char *remedy);
+/* From now on open succeeds with this text (NULL: without). */
+void em_note(const char *text);
 /* A send refuses its packet number first (from 0) and all after it; error 0: none. */
 void em_refuse_from(unsigned first, int error);
 

@@ -269,6 +269,24 @@ test_refused_opens_leave_nothing(void **state)
     assert_open_works("true", WINDIVERT_LAYER_NETWORK, 0, 0);
 }
 
+/* A handle that opens with something to say. */
+static void
+test_note(void **state)
+{
+    HANDLE handle;
+
+    (void)state;
+    em_note("refused, but it works");
+    SetLastError(UNTOUCHED);
+    handle = WinDivertOpen("true", WINDIVERT_LAYER_NETWORK, 0, 0);
+    em_note(NULL);
+    assert_ptr_not_equal(handle, INVALID_HANDLE_VALUE);
+    assert_int_equal(GetLastError(), NO_ERROR);
+    assert_string_equal(WinDivertExtGetLastErrorText(), "refused, but it works");
+    assert_string_equal(WinDivertExtGetLastErrorRemedy(), "do that");
+    assert_works(WinDivertClose(handle));
+}
+
 int
 main(void)
 {
@@ -284,6 +302,7 @@ main(void)
         cmocka_unit_test_setup(test_order, reset),
         cmocka_unit_test_setup(test_engine_refuses, reset),
         cmocka_unit_test_setup(test_refused_opens_leave_nothing, reset),
+        cmocka_unit_test_setup(test_note, reset),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
