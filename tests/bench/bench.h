@@ -15,7 +15,7 @@ struct bench_variant {
     const char *name;
     void (*run)(void *arg, unsigned n); /* does it n times */
     void *arg;
-    void (*prepare)(void *arg); /* not timed, before each run; NULL: nothing to do */
+    void (*prepare)(void *arg); /* not timed, before each round; NULL: nothing to do */
 };
 
 extern volatile uint64_t bench_sink; /* results go here, so that they are not optimised away */
@@ -23,17 +23,22 @@ extern volatile uint64_t bench_sink; /* results go here, so that they are not op
 /* --quick: one short round, to see that the benchmark works. */
 void bench_init(int argc, char **argv);
 bool bench_quick(void);
+/* From now on time passes, not only that of the calling thread on a CPU: where interrupts do part of the work. */
+void bench_use_wall_clock(void);
 
 /*
- * Measures the variants in turn, in slices of about a millisecond, and prints
- * for each round the nanoseconds of each, the median of its slices: what
- * disturbs a few slices disturbs nothing.
+ * Measures the variants in turn, in slices of less than a millisecond, and
+ * prints for each round the nanoseconds of each, the median of its slices:
+ * what disturbs a few slices disturbs nothing.
  */
 void bench_compare(const char *name, const struct bench_variant *variant, size_t count);
-/* The same, but the first variant is what the others cost anyway: it is subtracted, not printed. */
+/*
+ * The same, but the first variant is what the others cost anyway: it is
+ * subtracted, not printed, the fastest slice of each taken for this.
+ */
 void bench_compare_over(const char *name, const struct bench_variant *variant, size_t count);
 
-/* The median of the rounds' ratios to variant `of` shall be at most this; of "ns": the median itself. */
+/* The median shall be at most so many times that of variant `of`; of "ns": at most so many nanoseconds. */
 void bench_goal(const char *name, const char *variant, double at_most, const char *of);
 
 _Noreturn void bench_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
