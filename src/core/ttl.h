@@ -14,4 +14,10 @@
  */
 bool wd_ttl_decrement(void *packet, size_t len);
 
+/*
+ * Adds one, for a packet that is to be routed by this machine and is to leave
+ * it with the hop limit it has now.  False, unchanged: refused, or at 255.
+ */
+bool wd_ttl_increment(void *packet, size_t len);
+
 #endif

@@ -135,6 +135,7 @@ open_queue(struct wd_handle *handle, bool bound, struct wd_error *err)
     if (error)
         return error;
     handle->queue->inject = &handle->inject;
+    handle->queue->forward = handle->layer == WINDIVERT_LAYER_NETWORK_FORWARD;
     handle->queue->recv_only = handle->flags & (WINDIVERT_FLAG_RECV_ONLY | WINDIVERT_FLAG_DROP);
     if (getrandom(&handle->queue->tag, sizeof(handle->queue->tag), 0) < 0)
         return wd_error_set(err, -errno, NULL, "open: no random numbers: %s", strerror(errno));
@@ -350,9 +351,9 @@ wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct
     struct wd_handle *handle;
     int error;
 
-    if (open->layer != WINDIVERT_LAYER_NETWORK)
-        return wd_error_set(err, -EOPNOTSUPP, "use WINDIVERT_LAYER_NETWORK",
-                            "open: this version has the NETWORK layer only");
+    if (open->layer != WINDIVERT_LAYER_NETWORK && open->layer != WINDIVERT_LAYER_NETWORK_FORWARD)
+        return wd_error_set(err, -EOPNOTSUPP, "use WINDIVERT_LAYER_NETWORK or WINDIVERT_LAYER_NETWORK_FORWARD",
+                            "open: this version has the layers of packets only");
     if ((open->flags & WINDIVERT_FLAG_NO_INSTALL) && !wd_registry_any())
         return wd_error_set(err, -ENOENT, "open without WINDIVERT_FLAG_NO_INSTALL",
                             "open: NO_INSTALL was asked for and no handle is open");

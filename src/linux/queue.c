@@ -12,6 +12,7 @@
 #include "bpf/gen.h"
 #include "core/cksum.h"
 #include "core/packet.h"
+#include "core/ttl.h"
 #include "linux/addrtag.h"
 
 #define ACK_EVERY 256   /* verdicts between two confirmations that are asked for */
@@ -95,8 +96,8 @@ confirm(struct wd_queue *queue, uint32_t seq)
 int
 wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex)
 {
-    return outbound ? wd_inject_outbound(queue->inject, packet, ifindex)
-                    : wd_inject_inbound(queue->inject, packet, ifindex);
+    return outbound && !queue->forward ? wd_inject_outbound(queue->inject, packet, ifindex)
+                                       : wd_inject_inbound(queue->inject, packet, ifindex);
 }
 
 /* Under the lock: waits a little for room in the socket's buffer. */
@@ -119,6 +120,8 @@ recover(struct wd_queue *queue, struct wd_slot *slot)
 
     if (slot->csum_not_ready)
         wd_cksum_fill(slot->data, slot->cap_len, 0);
+    if (queue->forward)
+        wd_ttl_increment(slot->data, slot->cap_len);
     if (slot->cap_len == slot->len && wd_packet_parse(slot->data, slot->cap_len, &packet) &&
         inject_soon(queue, &packet, slot) == 0)
         queue->stats.Recovered++;
@@ -178,7 +181,7 @@ slot_address(const struct wd_queue *queue, const struct wd_slot *slot, WINDIVERT
 
     *ret_addr = (WINDIVERT_ADDRESS){
         .Timestamp = slot->timestamp,
-        .Layer = WINDIVERT_LAYER_NETWORK,
+        .Layer = queue->forward ? WINDIVERT_LAYER_NETWORK_FORWARD : WINDIVERT_LAYER_NETWORK,
         .Event = WINDIVERT_EVENT_NETWORK_PACKET,
         .Outbound = slot->outbound,
         .Loopback = slot->loopback,
@@ -224,7 +227,7 @@ slot_fill(struct wd_queue *queue, struct wd_slot *slot, const struct wd_nfq_pack
     slot->cap_len = nfq->cap_len;
     slot->outbound = nfq->hook == NF_INET_LOCAL_OUT;
     slot->ifindex = slot->outbound ? nfq->outdev : nfq->indev;
-    slot->loopback = slot->ifindex == LOOPBACK_IFINDEX;
+    slot->loopback = slot->ifindex == LOOPBACK_IFINDEX && !queue->forward;
     slot->csum_not_ready = nfq->csum_not_ready;
     slot->impostor = (nfq->priority & WD_TAG_SO_PRIORITY_MASK) == WD_TAG_SO_PRIORITY ||
                      (nfq->hw_source && memcmp(nfq->hw_source, queue->inbound_mac, WD_INBOUND_MAC_LEN) == 0);

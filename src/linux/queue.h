@@ -51,6 +51,7 @@ struct wd_queue {
     const struct wd_prog *exact; /* evaluated here where the kernel's program is coarser; NULL: it is exact */
     struct wd_inject *inject;
     uint64_t tag; /* of the handle, in every address */
+    bool forward; /* NETWORK_FORWARD: packets have no direction, new ones enter the forward path */
     uint8_t inbound_mac[WD_INBOUND_MAC_LEN];
     struct wd_queue_limits limits;
 
@@ -81,7 +82,8 @@ void wd_queue_free(struct wd_queue *queue);
  * For send.c, under the lock.  accept gives the packet back to the kernel,
  * unchanged or with the slot's bytes, and keeps the slot until it is certain
  * that the kernel still had the packet; flush sends what was gathered; inject
- * sends a new packet.
+ * sends a new packet; at NETWORK_FORWARD as if it had arrived, whatever outbound
+ * says.
  */
 void wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed);
 int wd_queue_flush(struct wd_queue *queue);

@@ -129,6 +129,8 @@ inject_new(struct wd_queue *queue, const struct item *item)
         return -ENOMEM;
     memcpy(copy, item->data, item->len);
     error = finish_bytes(copy, item->len, addr);
+    if (queue->forward)
+        wd_ttl_increment(copy, item->len);
     if (!error && wd_packet_parse(copy, item->len, &packet))
         error = inject_when_room(queue, &packet, addr);
     wd_slot_big_put(&queue->pool, copy);

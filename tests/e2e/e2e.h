@@ -50,9 +50,12 @@ extern const struct e2e_test e2e_send_tests[];
 extern const struct e2e_test e2e_checksum_tests[];
 extern const struct e2e_test e2e_coexist_tests[];
 extern const struct e2e_test e2e_engine_tests[];
+extern const struct e2e_test e2e_forward_tests[];
 
 #define E2E_A4 "10.77.0.1"
 #define E2E_B4 "10.77.0.2"
+#define E2E_C4 "10.78.0.2" /* behind b, which is a router */
+#define E2E_C6 "fd78::2"
 #define E2E_A6 "fd77::1"
 #define E2E_B6 "fd77::2"
 #define E2E_PACKET_MAX WINDIVERT_MTU_MAX
@@ -213,7 +216,9 @@ struct e2e_passer {
 };
 #define E2E_EDIT_ROOM 4096 /* how much a packet may grow */
 
-HANDLE e2e_open(const char *filter, INT16 priority, UINT64 flags); /* fails the test when refused */
+HANDLE e2e_open_at(WINDIVERT_LAYER layer, const char *filter, INT16 priority,
+                   UINT64 flags);                                  /* fails the test when refused */
+HANDLE e2e_open(const char *filter, INT16 priority, UINT64 flags); /* at NETWORK */
 void e2e_pass_loop(struct e2e_passer *p);                          /* in the calling thread, until receiving ends */
 void e2e_pass_start(struct e2e_passer *p);                         /* in a thread */
 void e2e_pass_stop(struct e2e_passer *p);                          /* Shutdown(RECV), join, Close */

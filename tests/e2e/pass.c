@@ -12,13 +12,19 @@
 #define PATIENCE_S 5u
 
 HANDLE
-e2e_open(const char *filter, INT16 priority, UINT64 flags)
+e2e_open_at(WINDIVERT_LAYER layer, const char *filter, INT16 priority, UINT64 flags)
 {
-    HANDLE h = WinDivertOpen(filter, WINDIVERT_LAYER_NETWORK, priority, flags);
+    HANDLE h = WinDivertOpen(filter, layer, priority, flags);
 
     CHECK(h != INVALID_HANDLE_VALUE, "WinDivertOpen(\"%s\", %d, %#llx): error %u: %s", filter, priority,
           (unsigned long long)flags, (unsigned)GetLastError(), WinDivertExtGetLastErrorText());
     return h;
+}
+
+HANDLE
+e2e_open(const char *filter, INT16 priority, UINT64 flags)
+{
+    return e2e_open_at(WINDIVERT_LAYER_NETWORK, filter, priority, flags);
 }
 
 /* The length of the first packet of a batch by its own header; a packet the library had to cut ends the batch. */

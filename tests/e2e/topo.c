@@ -63,19 +63,32 @@ e2e_isolate(void)
         die("mount /run");
 }
 
-static const char topology[] = "set -e\n"
-                               "ip netns add a; ip netns add b\n"
-                               "ip -n a link add va address 02:77:00:00:00:01 type veth"
-                               " peer name vb address 02:77:00:00:00:02 netns b\n"
-                               "for n in a b; do\n"
-                               "  ip -n $n link set lo up; ip -n $n link set v$n addrgenmode none up\n"
-                               "done\n"
-                               "ip -n a addr add 10.77.0.1/24 dev va; ip -n b addr add 10.77.0.2/24 dev vb\n"
-                               "ip -n a addr add fd77::1/64 dev va nodad; ip -n b addr add fd77::2/64 dev vb nodad\n"
-                               "ip -n a neigh replace 10.77.0.2 dev va lladdr 02:77:00:00:00:02 nud permanent\n"
-                               "ip -n a neigh replace fd77::2 dev va lladdr 02:77:00:00:00:02 nud permanent\n"
-                               "ip -n b neigh replace 10.77.0.1 dev vb lladdr 02:77:00:00:00:01 nud permanent\n"
-                               "ip -n b neigh replace fd77::1 dev vb lladdr 02:77:00:00:00:01 nud permanent\n";
+static const char topology[] =
+    "set -e\n"
+    "ip netns add a; ip netns add b; ip netns add c\n"
+    "ip -n a link add va address 02:77:00:00:00:01 type veth"
+    " peer name vb address 02:77:00:00:00:02 netns b\n"
+    "ip -n b link add vbc address 02:77:00:00:00:03 type veth"
+    " peer name vc address 02:77:00:00:00:04 netns c\n"
+    "for n in a b c; do\n"
+    "  ip -n $n link set lo up; ip -n $n link set v$n addrgenmode none up\n"
+    "done\n"
+    "ip -n b link set vbc addrgenmode none up\n"
+    "ip -n a addr add 10.77.0.1/24 dev va; ip -n b addr add 10.77.0.2/24 dev vb\n"
+    "ip -n a addr add fd77::1/64 dev va nodad; ip -n b addr add fd77::2/64 dev vb nodad\n"
+    "ip -n a neigh replace 10.77.0.2 dev va lladdr 02:77:00:00:00:02 nud permanent\n"
+    "ip -n a neigh replace fd77::2 dev va lladdr 02:77:00:00:00:02 nud permanent\n"
+    "ip -n b neigh replace 10.77.0.1 dev vb lladdr 02:77:00:00:00:01 nud permanent\n"
+    "ip -n b neigh replace fd77::1 dev vb lladdr 02:77:00:00:00:01 nud permanent\n"
+    "ip -n b addr add 10.78.0.1/24 dev vbc; ip -n c addr add 10.78.0.2/24 dev vc\n"
+    "ip -n b addr add fd78::1/64 dev vbc nodad; ip -n c addr add fd78::2/64 dev vc nodad\n"
+    "ip -n b neigh replace 10.78.0.2 dev vbc lladdr 02:77:00:00:00:04 nud permanent\n"
+    "ip -n b neigh replace fd78::2 dev vbc lladdr 02:77:00:00:00:04 nud permanent\n"
+    "ip -n c neigh replace 10.78.0.1 dev vc lladdr 02:77:00:00:00:03 nud permanent\n"
+    "ip -n c neigh replace fd78::1 dev vc lladdr 02:77:00:00:00:03 nud permanent\n"
+    "ip -n a route add 10.78.0.0/24 via 10.77.0.2; ip -n c route add 10.77.0.0/24 via 10.78.0.1\n"
+    "ip -n a route add fd78::/64 via fd77::2; ip -n c route add fd77::/64 via fd78::1\n"
+    "ip netns exec b sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1\n";
 
 int
 e2e_topology_build(void)
@@ -89,7 +102,7 @@ e2e_topology_build(void)
 void
 e2e_topology_clear(void)
 {
-    if (system("ip netns del a 2>/dev/null; ip netns del b 2>/dev/null") < 0)
+    if (system("ip netns del a 2>/dev/null; ip netns del b 2>/dev/null; ip netns del c 2>/dev/null") < 0)
         perror("e2e: system");
 }
 

@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "core/ttl.h"
 #include "vectors.h"
 #include "windivert.h"
 
@@ -227,6 +228,40 @@ test_ttl(void **state)
     assert_int_equal(compared, packet_count);
 }
 
+/* One more undoes one less; a sum of 0 may come back as 0xFFFF. */
+static void
+test_ttl_back(void **state)
+{
+    unsigned compared = 0;
+
+    (void)state;
+    for (unsigned id = 0; id < packet_count; id++) {
+        uint8_t *copy = copy_of(id);
+        size_t len = packets[id].len;
+
+        if (wd_ttl_decrement(copy, len)) {
+            assert_true(wd_ttl_increment(copy, len));
+            if (copy[0] >> 4 == 4 && copy[10] == 0xFF && copy[11] == 0xFF)
+                memcpy(copy + 10, packets[id].bytes + 10, 2);
+            assert_memory_equal(copy, packets[id].bytes, len);
+            compared++;
+        }
+        free(copy);
+    }
+    assert_true(compared > 50);
+}
+
+static void
+test_ttl_at_the_end(void **state)
+{
+    uint8_t packet[20] = {0x45, [3] = 20, [8] = 255};
+
+    (void)state;
+    assert_false(wd_ttl_increment(packet, sizeof(packet)));
+    assert_int_equal(packet[8], 255);
+    assert_false(wd_ttl_increment(packet, 19));
+}
+
 /* ---- addresses.tsv, addrformat.tsv --------------------------------------------- */
 
 /* The one row where we differ on purpose: docs/compat.md. */
@@ -302,8 +337,9 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parse), cmocka_unit_test(test_hash),      cmocka_unit_test(test_checksums),
-        cmocka_unit_test(test_ttl),   cmocka_unit_test(test_addresses), cmocka_unit_test(test_address_texts),
+        cmocka_unit_test(test_parse),     cmocka_unit_test(test_hash),          cmocka_unit_test(test_checksums),
+        cmocka_unit_test(test_ttl),       cmocka_unit_test(test_ttl_back),      cmocka_unit_test(test_ttl_at_the_end),
+        cmocka_unit_test(test_addresses), cmocka_unit_test(test_address_texts),
     };
 
     return cmocka_run_group_tests(tests, load_packets, free_packets);
