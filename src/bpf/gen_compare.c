@@ -196,14 +196,12 @@ compare_halves(struct wd_tests *t, const struct manner *m)
     finish(t, m, c);
 }
 
-/* The test as "below" or "not below" a bound; false: there is none, or one that compare_borrow cannot do. */
+/* A test of order as "below" or "not below" a bound; false: one that compare_borrow cannot do. */
 static bool
 bound_of(const struct wd_test *test, uint64_t *ret_hi, uint64_t *ret_lo)
 {
     bool next = test->op == WD_OP_LE || test->op == WD_OP_GT;
 
-    if (test->op == WD_OP_EQ || test->op == WD_OP_NE)
-        return false;
     *ret_lo = test->lo + next;
     *ret_hi = test->hi + (next && *ret_lo == 0);
     return *ret_hi != UINT64_MAX;
@@ -282,7 +280,7 @@ same_again(const struct wd_tests *t, const struct wd_test *test)
 {
     uint32_t next = t->at + 1;
 
-    return test->yes == next && next < t->g->prog->count && value_id(&t->g->prog->tests[next]) == value_id(test);
+    return test->yes == next && value_id(&t->g->prog->tests[next]) == value_id(test);
 }
 
 /* r0 = all ones where it is below 0, else 0 */

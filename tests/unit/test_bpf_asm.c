@@ -112,6 +112,42 @@ emitters(void **state)
 }
 
 static void
+emit_far_back(struct wd_asm *a)
+{
+    uint32_t start = wd_asm_here(a);
+
+    for (int i = 0; i < REACH + 1; i++)
+        wd_asm_exit(a);
+    wd_asm_jump(a, start);
+}
+
+/* Jumps over relays, of which as many are made as there are instructions allowed. */
+static void
+relays_end(void **state)
+{
+    (void)state;
+    for (uint32_t max = 16380; max < 16394; max++) {
+        struct bpf_insn *insns = NULL;
+        struct wd_asm a;
+        size_t count;
+
+        wd_asm_init(&a);
+        a.max = max;
+        for (int i = 0; i < 10; i++)
+            wd_asm_jump(&a, wd_asm_label(&a));
+        while (a.count < 16385 && !a.error) {
+            wd_asm_mov_imm(&a, 0, 0);
+            wd_asm_relay(&a, max % 2);
+        }
+        for (uint32_t label = 0; label < 10; label++)
+            wd_asm_bind(&a, label);
+        assert_int_equal(wd_asm_finish(&a, &insns, &count), -E2BIG);
+        assert_null(insns);
+        wd_asm_free(&a);
+    }
+}
+
+static void
 errors_stick(void **state)
 {
     struct bpf_insn *insns = NULL;
@@ -142,7 +178,18 @@ errors_stick(void **state)
 
     wd_asm_init(&a); /* a label there never was */
     wd_asm_jump(&a, 3);
+    wd_asm_jump(&a, 4);
     assert_int_equal(wd_asm_finish(&a, &insns, &count), -EINVAL);
+    wd_asm_free(&a);
+
+    wd_asm_init(&a);
+    wd_asm_bind(&a, 3);
+    assert_int_equal(wd_asm_finish(&a, &insns, &count), -EINVAL);
+    wd_asm_free(&a);
+
+    wd_asm_init(&a); /* no jump back so far */
+    emit_far_back(&a);
+    assert_int_equal(wd_asm_finish(&a, &insns, &count), -E2BIG);
     wd_asm_free(&a);
     assert_null(insns);
 }
@@ -354,8 +401,12 @@ generate_everywhere(const char *text, WINDIVERT_LAYER layer)
                 .ring_fd = 6,
                 .bounded = mode == WD_GEN_SNIFF,
             };
+            struct wd_gen_opts other = opts;
 
+            other.counters_fd = -1;
+            other.loopback = other.large = true;
             generate(wd_filter_prog(filter), &opts, text);
+            generate(wd_filter_prog(filter), &other, text);
             generate(unfolded, &opts, text);
         }
     }
@@ -442,6 +493,21 @@ refusals(void **state)
     for (size_t i = 0; i < sizeof(directed) / sizeof(directed[0]); i++)
         assert_int_equal(refusal(directed[i], WINDIVERT_LAYER_NETWORK, &opts), -EOPNOTSUPP);
     assert_int_equal(refusal("endpointId == 7", WINDIVERT_LAYER_FLOW, &opts), -EOPNOTSUPP);
+}
+
+/* A program that is none. */
+static void
+unknown_field(void **state)
+{
+    const struct wd_gen_opts opts = {.counters_fd = -1, .ring_fd = -1};
+    struct wd_test test = {.field = WD_FIELD_COUNT, .yes = WD_ACCEPT, .no = WD_REJECT};
+    const struct wd_prog prog = {.count = 1, .tests = &test};
+    struct wd_error error = {0};
+    struct wd_code code;
+
+    (void)state;
+    assert_int_equal(wd_gen(&prog, &opts, &code, &error), -EOPNOTSUPP);
+    assert_non_null(strstr(error.text, "unknown field"));
 }
 
 static size_t
@@ -533,10 +599,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(emitters),    cmocka_unit_test(errors_stick), cmocka_unit_test(far_jumps),
-        cmocka_unit_test(dump_bounds), cmocka_unit_test(shapes),       cmocka_unit_test(long_shapes),
-        cmocka_unit_test(refusals),    cmocka_unit_test(sizes),        cmocka_unit_test(tags),
-        cmocka_unit_test(no_memory),
+        cmocka_unit_test(emitters),    cmocka_unit_test(errors_stick), cmocka_unit_test(relays_end),
+        cmocka_unit_test(far_jumps),   cmocka_unit_test(dump_bounds),  cmocka_unit_test(shapes),
+        cmocka_unit_test(long_shapes), cmocka_unit_test(refusals),     cmocka_unit_test(unknown_field),
+        cmocka_unit_test(sizes),       cmocka_unit_test(tags),         cmocka_unit_test(no_memory),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -530,6 +530,134 @@ element_programs(void **state)
     report("elements");
 }
 
+/* ---- Corners ------------------------------------------------------------ */
+
+#define CORNER_TESTS 3000
+
+/* The next test of a chain; a program ends with one whose ways end. */
+static void
+add(struct wd_prog *prog, uint8_t field, enum wd_op op, int32_t index, uint64_t hi, uint64_t lo, uint32_t yes,
+    uint32_t no)
+{
+    prog->tests[prog->count++] =
+        (struct wd_test){.field = field, .op = op, .index = index, .hi = hi, .lo = lo, .yes = yes, .no = no};
+}
+
+/* "or" */
+static void
+add_or(struct wd_prog *prog, uint8_t field, enum wd_op op, int32_t index, uint64_t hi, uint64_t lo)
+{
+    add(prog, field, op, index, hi, lo, WD_ACCEPT, prog->count + 1);
+}
+
+/* "and" */
+static void
+add_and(struct wd_prog *prog, uint8_t field, enum wd_op op, int32_t index, uint64_t hi, uint64_t lo)
+{
+    add(prog, field, op, index, hi, lo, prog->count + 1, WD_REJECT);
+}
+
+static void
+add_end(struct wd_prog *prog)
+{
+    add(prog, WD_F_IP_TTL, WD_OP_GT, 0, 0, 100, WD_ACCEPT, WD_REJECT);
+}
+
+/* Tests that are decided by the header, more of them than are looked ahead over. */
+static void
+long_decided(struct wd_prog *prog)
+{
+    add(prog, WD_F_TCP, WD_OP_EQ, 0, 0, 1, 1, 101);
+    for (int i = 0; i < 100; i++)
+        add_or(prog, i < 50 ? WD_F_UDP : WD_F_UDP_SRCPORT, WD_OP_EQ, 0, 0, 1);
+    for (int i = 0; i < 100; i++)
+        add_or(prog, i % 70 ? WD_F_ICMP_TYPE : WD_F_IP_TTL, WD_OP_EQ, 0, 0, (uint64_t)i);
+}
+
+/* Begins in a later section. */
+static void
+late_start(struct wd_prog *prog)
+{
+    for (int i = 0; i < CORNER_TESTS - 1; i++)
+        add_or(prog, WD_F_LENGTH, WD_OP_EQ, 0, 0, 21 + (uint64_t)i);
+    prog->start = 1500;
+}
+
+/* Bounds of addresses where a half overflows, or is nothing. */
+static void
+address_edges(struct wd_prog *prog)
+{
+    static const uint64_t edges[] = {0, 1, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
+
+    for (int i = 0; i < 100; i++)
+        add_and(prog, i % 3 ? WD_F_IPV6_DSTADDR : WD_F_REMOTEADDR, WD_OP_LT + (uint8_t)(i % 2), 0, edges[2 + i % 3],
+                edges[i / 20]);
+    for (int i = 0; i < 100; i++)
+        add_or(prog, i % 3 ? WD_F_IPV6_SRCADDR : WD_F_LOCALADDR, WD_OP_LT + (uint8_t)(i % 4), 0, edges[i % 5],
+               edges[i / 20]);
+}
+
+/* One element again and again, also one that is never there. */
+static void
+same_element(struct wd_prog *prog)
+{
+    add_or(prog, WD_F_UDP_PAYLOAD32, WD_OP_GE, -1, 0, 0);
+    add_or(prog, WD_F_UDP_PAYLOAD32, WD_OP_NE, -2, 0, 7);
+    add_or(prog, WD_F_UDP_PAYLOAD32, WD_OP_LT, -3, 0, 7);
+    add(prog, WD_F_PACKET, WD_OP_GE, 40, 0, 1, prog->count + 1, prog->count + 6);
+    add(prog, WD_F_PACKET, WD_OP_NE, 40, 0, 5, prog->count + 1, prog->count + 5);
+    add(prog, WD_F_PACKET, WD_OP_NE, 40, 0, 6, prog->count + 1, prog->count + 4);
+    add(prog, WD_F_PACKET, WD_OP_GE, 40, 0, 0, prog->count + 1, prog->count + 3);
+    add(prog, WD_F_PACKET, WD_OP_LE, 40, 0, 90, prog->count + 1, prog->count + 2);
+    add(prog, WD_F_PACKET, WD_OP_NE, 40, 0, 8, WD_ACCEPT, prog->count + 1);
+    add(prog, WD_F_PACKET16, WD_OP_NE, 41, 0, 0, prog->count + 1, prog->count + 3);
+    add(prog, WD_F_PACKET16, WD_OP_NE, 41, 0, 1, prog->count + 1, prog->count + 2);
+    add(prog, WD_F_PACKET16, WD_OP_NE, 41, 0, 2, WD_ACCEPT, prog->count + 1);
+    add(prog, WD_F_PACKET16, WD_OP_EQ, 41, 0, 2, WD_ACCEPT, prog->count + 1);
+    add(prog, WD_F_PACKET16, WD_OP_GE, 41, 0, 0, WD_ACCEPT, prog->count + 1);
+}
+
+/* More fields than there is stack to make ready. */
+static void
+all_fields(struct wd_prog *prog)
+{
+    for (int i = 0; i < 20; i++) {
+        for (uint8_t field = 0; field < WD_FIELD_COUNT; field++) {
+            const struct wd_field_info *info = &wd_fields[field];
+
+            if (info->layers & 1 << WINDIVERT_LAYER_NETWORK)
+                add_or(prog, field, i % 2 ? WD_OP_EQ : WD_OP_LE, info->kind == WD_KIND_ARRAY ? 100 * i : 0,
+                       info->kind == WD_KIND_ADDR ? (uint64_t)i : 0,
+                       info->max > 2 ? info->umin + (uint64_t)i : info->max + 1);
+        }
+    }
+}
+
+static void
+corners(void **state)
+{
+    static void (*const build[])(struct wd_prog *) = {long_decided, late_start, address_edges, same_element,
+                                                      all_fields};
+    struct wd_test *tests = malloc((CORNER_TESTS + 1) * sizeof(*tests));
+    struct rng rng = {number_of("FILTER_SEED", 1)};
+
+    (void)state;
+    assert_non_null(tests);
+    for (size_t i = 0; i < sizeof(build) / sizeof(build[0]); i++) {
+        for (int variant = 0; variant < 6; variant++) {
+            struct setting setting = random_setting(&rng, variant % 2 ? WD_HOOK_LOCAL_IN : WD_HOOK_LOCAL_OUT);
+            struct wd_prog prog = {.tests = tests};
+
+            setting.opts.large = variant > 1;
+            build[i](&prog);
+            add_end(&prog);
+            compare_all(&prog, &setting, "a corner", &rng);
+        }
+    }
+    report("corners");
+    free(tests);
+}
+
 /* ---- Sizes -------------------------------------------------------------- */
 
 /* A filter under one setting on one packet. */
@@ -1014,11 +1142,13 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vector_filters),   cmocka_unit_test(random_filters), cmocka_unit_test(random_programs),
-        cmocka_unit_test(element_programs), cmocka_unit_test(long_walks),     cmocka_unit_test(bounded_walk),
-        cmocka_unit_test(many_tests),       cmocka_unit_test(large_packets),  cmocka_unit_test(tags),
-        cmocka_unit_test(sniffed),          cmocka_unit_test(sniffed_sizes),  cmocka_unit_test(sniffed_limits),
-        cmocka_unit_test(real_time),
+        cmocka_unit_test(vector_filters),  cmocka_unit_test(random_filters),
+        cmocka_unit_test(random_programs), cmocka_unit_test(element_programs),
+        cmocka_unit_test(corners),         cmocka_unit_test(long_walks),
+        cmocka_unit_test(bounded_walk),    cmocka_unit_test(many_tests),
+        cmocka_unit_test(large_packets),   cmocka_unit_test(tags),
+        cmocka_unit_test(sniffed),         cmocka_unit_test(sniffed_sizes),
+        cmocka_unit_test(sniffed_limits),  cmocka_unit_test(real_time),
     };
     const struct wd_prog always = {.start = WD_ACCEPT};
     const struct wd_gen_opts opts = {.counters_fd = -1, .ring_fd = -1};
