@@ -8,7 +8,7 @@
 #include <time.h>
 
 #define ROUNDS 11
-#define SLICES 15       /* of a variant in a round */
+#define SLICES 31       /* of a variant in a round */
 #define SLICES_OVER 151 /* for a difference, which is small beside what it is the difference of */
 #define SLICE_NS 400000 /* less than the scheduler gives at once */
 #define QUICK_NS 20000
