@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "filter_impl.h"
+#include "optimise.h"
 
 const char *
 wd_filter_strerror(enum wd_filter_code code)
@@ -47,18 +48,20 @@ wd_filter_compile(struct wd_arena *arena, const char *text, WINDIVERT_LAYER laye
     struct wd_filter_error error = {WD_FILTER_OK, 0};
     struct wd_filter *filter;
     struct wd_node *tree;
-    struct wd_prog *prog;
+    struct wd_prog *plain, *prog;
     int ret;
 
     if ((ret = read_tree(arena, text, layer, &tree, ret_error)) < 0)
         return ret;
     tree = wd_fold_tree(tree);
     filter = wd_arena_alloc(arena, 1, sizeof(*filter));
-    if (!filter || wd_flatten_tree(arena, tree, layer, &prog) < 0)
+    if (!filter || wd_flatten_tree(arena, tree, layer, &plain) < 0 || wd_prog_optimise(arena, plain, &prog) < 0 ||
+        wd_prog_prepare(arena, prog) < 0)
         return wd_filter_fail(ret_error, WD_FILTER_NO_MEMORY, 0);
     filter->layer = layer;
     filter->tree = tree;
-    filter->plain = filter->prog = prog;
+    filter->plain = plain;
+    filter->prog = prog;
     *ret_filter = filter;
     *ret_error = error;
     return 0;
@@ -81,9 +84,16 @@ wd_filter_prog_unfolded(struct wd_arena *arena, const char *text, WINDIVERT_LAYE
 {
     struct wd_filter_error error;
     struct wd_node *tree;
+    struct wd_prog *prog;
     int ret = read_tree(arena, text, layer, &tree, &error);
 
-    return ret < 0 ? ret : wd_flatten_tree(arena, tree, layer, ret_prog);
+    if (!ret)
+        ret = wd_flatten_tree(arena, tree, layer, &prog);
+    if (!ret)
+        ret = wd_prog_prepare(arena, prog);
+    if (!ret)
+        *ret_prog = prog;
+    return ret;
 }
 
 typedef void emit_function(struct wd_writer *out, const struct wd_node *tree, WINDIVERT_LAYER layer);

@@ -78,7 +78,6 @@ wd_flatten_tree(struct wd_arena *arena, const struct wd_node *tree, WINDIVERT_LA
     uint32_t count = count_tests(tree);
     struct wd_prog *prog = wd_arena_alloc(arena, 1, sizeof(*prog));
     struct flattener out = {.free = count};
-    int ret;
 
     if (!prog)
         return -ENOMEM;
@@ -89,8 +88,6 @@ wd_flatten_tree(struct wd_arena *arena, const struct wd_node *tree, WINDIVERT_LA
     prog->count = count;
     prog->tests = out.tests;
     prog->start = flatten_node(&out, tree, WD_ACCEPT, WD_REJECT);
-    if ((ret = wd_prog_prepare(arena, prog)) < 0)
-        return ret;
     *ret_prog = prog;
     return 0;
 }

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "filter_impl.h"
+#include "optimise.h"
 
 static struct wd_node *
 clone(struct wd_arena *arena, const struct wd_node *node)
@@ -162,9 +163,10 @@ loosen(struct wd_node *node, const struct wd_known *known, bool positive)
         loosen(kid, known, positive != (node->kind == WD_NODE_NOT));
 }
 
-int
-wd_filter_specialise_plain(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
-                           struct wd_prog **ret_prog, bool *ret_exact)
+/* Not prepared yet. */
+static int
+specialise(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
+           struct wd_prog **ret_prog, bool *ret_exact)
 {
     struct wd_known all = *known;
     struct wd_node *tree = clone(arena, filter->tree);
@@ -188,8 +190,37 @@ wd_filter_specialise_plain(struct wd_arena *arena, const struct wd_filter *filte
 }
 
 int
+wd_filter_specialise_plain(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
+                           struct wd_prog **ret_prog, bool *ret_exact)
+{
+    struct wd_prog *prog;
+    bool exact;
+    int ret = specialise(arena, filter, known, &prog, &exact);
+
+    if (!ret)
+        ret = wd_prog_prepare(arena, prog);
+    if (ret)
+        return ret;
+    *ret_prog = prog;
+    *ret_exact = exact;
+    return 0;
+}
+
+int
 wd_filter_specialise(struct wd_arena *arena, const struct wd_filter *filter, const struct wd_known *known,
                      struct wd_prog **ret_prog, bool *ret_exact)
 {
-    return wd_filter_specialise_plain(arena, filter, known, ret_prog, ret_exact);
+    struct wd_prog *plain, *prog;
+    bool exact;
+    int ret = specialise(arena, filter, known, &plain, &exact);
+
+    if (!ret)
+        ret = wd_prog_optimise(arena, plain, &prog);
+    if (!ret)
+        ret = wd_prog_prepare(arena, prog);
+    if (ret)
+        return ret;
+    *ret_prog = prog;
+    *ret_exact = exact;
+    return 0;
 }

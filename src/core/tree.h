@@ -109,7 +109,7 @@ struct wd_node *wd_fold_tree(struct wd_node *tree);
 /* The same for one node whose kids are already in normal form. */
 struct wd_node *wd_fold_node(struct wd_node *node);
 
-/* A program that decides as the tree does.  -ENOMEM, or 0. */
+/* A program that decides as the tree does, not prepared.  -ENOMEM, or 0. */
 int wd_flatten_tree(struct wd_arena *arena, const struct wd_node *tree, WINDIVERT_LAYER layer,
                     struct wd_prog **ret_prog);
 

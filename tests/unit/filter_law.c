@@ -4,14 +4,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/optimise.h"
+
 /* One filter in all its forms. */
 struct forms {
     struct wd_filter *filter, *from_text, *from_object;
-    struct wd_prog *unfolded, *specialised, by_hand;
+    struct wd_prog *unfolded, *specialised, *specialised_plain, *again, *unfolded_optimised, by_hand;
     char *text, *object;
 };
 
-enum { PROGRAMS = 6 };
+enum { PROGRAMS = 10 };
 
 bool
 law_program_valid(const struct wd_prog *prog)
@@ -91,18 +93,28 @@ check_forms(struct wd_arena *arena, struct forms *forms, WINDIVERT_LAYER layer)
 static const char *
 check_equal(const struct forms *forms, const struct law_subject *subject, bool *ret_outcome)
 {
-    static const char *const names[PROGRAMS] = {NULL,          "unfolded",     "from the text", "from the object",
-                                                "specialised", "without steps"};
-    const struct wd_prog *programs[PROGRAMS] = {
-        wd_filter_prog(forms->filter),      forms->unfolded,    wd_filter_prog(forms->from_text),
-        wd_filter_prog(forms->from_object), forms->specialised, &forms->by_hand};
-    bool outcome = wd_prog_eval(programs[0], subject->packet, subject->addr);
+    const struct {
+        const char *name;
+        const struct wd_prog *prog;
+    } forms_of[PROGRAMS] = {
+        {NULL, wd_filter_prog_plain(forms->filter)},
+        {"optimised", wd_filter_prog(forms->filter)},
+        {"unfolded", forms->unfolded},
+        {"unfolded, optimised", forms->unfolded_optimised},
+        {"optimised twice", forms->again},
+        {"from the text", wd_filter_prog(forms->from_text)},
+        {"from the object", wd_filter_prog(forms->from_object)},
+        {"specialised", forms->specialised},
+        {"specialised, not optimised", forms->specialised_plain},
+        {"without steps", &forms->by_hand},
+    };
+    bool outcome = wd_prog_eval(forms_of[0].prog, subject->packet, subject->addr);
 
     for (int i = 1; i < PROGRAMS; i++) {
-        if (!law_program_valid(programs[i]))
+        if (!law_program_valid(forms_of[i].prog))
             return "a jump goes astray";
-        if (wd_prog_eval(programs[i], subject->packet, subject->addr) != outcome)
-            return names[i];
+        if (wd_prog_eval(forms_of[i].prog, subject->packet, subject->addr) != outcome)
+            return forms_of[i].name;
     }
     *ret_outcome = outcome;
     return NULL;
@@ -149,13 +161,17 @@ check_specialised(struct wd_arena *arena, const struct wd_filter *filter, const 
 
     for (int undecided = 0; undecided < 2; undecided++) {
         struct wd_known known;
-        struct wd_prog *prog;
-        bool exact = false, may;
+        struct wd_prog *prog, *plain;
+        bool exact = false, exact_plain = false, may;
 
         choose_knowledge(subject, layer, choice, undecided, &known);
         if (wd_filter_specialise(arena, filter, &known, &prog, &exact) < 0)
             return "cannot be specialised";
+        if (wd_filter_specialise_plain(arena, filter, &known, &plain, &exact_plain) < 0 || exact != exact_plain)
+            return "cannot be specialised without being optimised";
         may = wd_prog_eval(prog, subject->packet, subject->addr);
+        if (wd_prog_eval(plain, subject->packet, subject->addr) != may)
+            return "specialised, optimised";
         if (!law_program_valid(prog))
             return "a jump goes astray after specialisation";
         if (!undecided && !exact)
@@ -180,6 +196,13 @@ check_accepted(struct wd_arena *arena, struct forms *forms, WINDIVERT_LAYER laye
         return "does not compile unfolded";
     if (wd_filter_specialise(arena, forms->filter, &nothing, &forms->specialised, &exact) < 0 || !exact)
         return "specialised with nothing known, it is not exact";
+    if (wd_filter_specialise_plain(arena, forms->filter, &nothing, &forms->specialised_plain, &exact) < 0)
+        return "not specialised without being optimised";
+    if (wd_prog_optimise(arena, wd_filter_prog(forms->filter), &forms->again) < 0 ||
+        wd_prog_optimise(arena, forms->unfolded, &forms->unfolded_optimised) < 0)
+        return "not optimised";
+    if (wd_filter_prog(forms->filter)->count > WD_OPTIMISE_GROWTH * wd_filter_prog_plain(forms->filter)->count)
+        return "the optimised program is too large";
     forms->by_hand = *wd_filter_prog(forms->filter);
     forms->by_hand.steps = NULL;
     for (size_t i = 0; i < count && !broken; i++) {

@@ -20,7 +20,8 @@ struct law_counts {
  *   refused: a known error, its position within the text;
  *   accepted: canonical text and object compile to the same object and text;
  *   unfolded = folded = from the text = from the object = specialised with
- *   nothing known = evaluated without prepared steps, on every subject;
+ *   nothing known = evaluated without prepared steps, on every subject, each
+ *   also optimised;
  *   specialised with some fields known as the subject has them: the same;
  *   with some undecided: holds where the filter holds, equal where exact.
  * choice: bits that pick the known and the undecided fields.

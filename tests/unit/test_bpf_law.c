@@ -23,6 +23,7 @@
 
 #include "bpf/gen.h"
 #include "bpf/load.h"
+#include "core/optimise.h"
 #include "filter_law.h"
 #include "filter_random.h"
 
@@ -241,22 +242,24 @@ compare(int fd, const struct setting *setting, const struct wd_prog *prog, const
              setting->opts.oif, expected, seen, text);
 }
 
+/* The generated program of prog against the evaluation of what it stands for. */
 static void
-compare_all(const struct wd_prog *prog, const struct setting *setting, const char *text, struct rng *rng)
+compare_all(const struct wd_prog *prog, const struct wd_prog *meant, const struct setting *setting, const char *text,
+            struct rng *rng)
 {
     int fd = load(prog, setting, text);
 
     for (size_t i = 0; i < corpus->packet_count; i++) {
         const struct corpus_packet *row = &corpus->packets[i];
 
-        compare(fd, setting, prog, text, row->data, row->len, row->valid ? &row->packet : NULL);
+        compare(fd, setting, meant, text, row->data, row->len, row->valid ? &row->packet : NULL);
     }
     for (int i = 0; i < RANDOM_PACKETS; i++) {
         struct wd_packet packet;
         struct varied varied;
 
         vary(rng, &varied);
-        compare(fd, setting, prog, text, varied.bytes, varied.len,
+        compare(fd, setting, meant, text, varied.bytes, varied.len,
                 wd_packet_parse(varied.bytes, varied.len, &packet) ? &packet : NULL);
     }
     close(fd);
@@ -286,13 +289,13 @@ known_of(const struct setting *setting)
     return known;
 }
 
-/* Folded, as written, and specialised, at one hook. */
+/* Folded, as written, and specialised, at one hook; what is optimised against what is not. */
 static void
 check_at(const char *text, WINDIVERT_LAYER layer, enum wd_hook hook, struct rng *rng)
 {
     struct setting setting = random_setting(rng, hook);
     struct wd_known known = known_of(&setting);
-    struct wd_prog *unfolded, *specialised;
+    struct wd_prog *unfolded, *specialised, *specialised_plain;
     struct wd_filter_error error;
     struct wd_filter *filter;
     struct wd_arena arena;
@@ -302,9 +305,11 @@ check_at(const char *text, WINDIVERT_LAYER layer, enum wd_hook hook, struct rng 
     assert_int_equal(wd_filter_compile(&arena, text, layer, &filter, &error), 0);
     assert_int_equal(wd_filter_prog_unfolded(&arena, text, layer, &unfolded), 0);
     assert_int_equal(wd_filter_specialise(&arena, filter, &known, &specialised, &exact), 0);
-    compare_all(wd_filter_prog(filter), &setting, text, rng);
-    compare_all(unfolded, &setting, text, rng);
-    compare_all(specialised, &setting, text, rng);
+    assert_int_equal(wd_filter_specialise_plain(&arena, filter, &known, &specialised_plain, &exact), 0);
+    compare_all(wd_filter_prog(filter), wd_filter_prog_plain(filter), &setting, text, rng);
+    compare_all(unfolded, unfolded, &setting, text, rng);
+    compare_all(specialised, specialised_plain, &setting, text, rng);
+    compare_all(specialised_plain, specialised_plain, &setting, text, rng);
     wd_arena_free(&arena);
 }
 
@@ -450,11 +455,17 @@ random_programs(void **state)
         struct setting setting = random_setting(&rng, layer                ? WD_HOOK_FORWARD
                                                       : rng_below(&rng, 2) ? WD_HOOK_LOCAL_IN
                                                                            : WD_HOOK_LOCAL_OUT);
+        struct wd_prog *optimised;
+        struct wd_arena arena;
         char name[64];
 
         random_program(&rng, layer, &prog);
         snprintf(name, sizeof(name), "random program %lu", i);
-        compare_all(&prog, &setting, name, &rng);
+        compare_all(&prog, &prog, &setting, name, &rng);
+        wd_arena_init(&arena, NULL);
+        assert_int_equal(wd_prog_optimise(&arena, &prog, &optimised), 0);
+        compare_all(optimised, &prog, &setting, name, &rng);
+        wd_arena_free(&arena);
     }
     report("programs");
 }
@@ -651,7 +662,7 @@ corners(void **state)
             setting.opts.large = variant > 1;
             build[i](&prog);
             add_end(&prog);
-            compare_all(&prog, &setting, "a corner", &rng);
+            compare_all(&prog, &prog, &setting, "a corner", &rng);
         }
     }
     report("corners");
@@ -675,7 +686,7 @@ check_packet(const char *text, const struct setting *setting, const uint8_t *byt
     wd_arena_init(&arena, NULL);
     assert_int_equal(wd_filter_compile(&arena, text, layer, &filter, &error), 0);
     fd = load(wd_filter_prog(filter), setting, text);
-    compare(fd, setting, wd_filter_prog(filter), text, bytes, len,
+    compare(fd, setting, wd_filter_prog_plain(filter), text, bytes, len,
             wd_packet_parse(bytes, len, &packet) ? &packet : NULL);
     close(fd);
     wd_arena_free(&arena);
@@ -801,7 +812,7 @@ many_tests(void **state)
         for (size_t k = 0; k < corpus->packet_count; k++) {
             const struct corpus_packet *row = &corpus->packets[k];
 
-            compare(fd, &setting, wd_filter_prog(filter), chain[i].test, row->data, row->len,
+            compare(fd, &setting, wd_filter_prog_plain(filter), chain[i].test, row->data, row->len,
                     row->valid ? &row->packet : NULL);
         }
         close(fd);
@@ -873,7 +884,7 @@ large_packets(void **state)
             bytes[3] = (uint8_t)total;
             assert_true(wd_packet_parse(bytes, len, &packet));
             addr = address_of(&setting, &packet);
-            if (passes(pair, bytes, len) != wd_prog_eval(wd_filter_prog(filter), &packet, &addr))
+            if (passes(pair, bytes, len) != wd_prog_eval(wd_filter_prog_plain(filter), &packet, &addr))
                 fail_msg("%zu of %zu bytes: %s", total, len, filters[i]);
         }
         close(pair[0]);
