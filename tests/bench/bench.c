@@ -85,7 +85,7 @@ prepare(const struct bench_variant *variant)
 static void
 calibrate(const struct bench_variant *variant, unsigned slices, struct measured *m)
 {
-    uint64_t slice = quick ? QUICK_NS : slices == SLICES ? SLICE_NS : SLICE_NS / 4, took;
+    uint64_t slice = quick ? QUICK_NS : SLICE_NS * SLICES / slices, took;
 
     *m = (struct measured){.variant = variant, .n = 1, .slices = 1, .rounds = 1};
     prepare(variant);
@@ -110,16 +110,10 @@ compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void
-sort(double *values, size_t count)
-{
-    qsort(values, count, sizeof(*values), compare_doubles);
-}
-
 static double
 median(double *values, size_t count)
 {
-    sort(values, count);
+    qsort(values, count, sizeof(*values), compare_doubles);
     return count % 2 ? values[count / 2] : (values[count / 2 - 1] + values[count / 2]) / 2;
 }
 
@@ -134,15 +128,6 @@ measure_round(struct measured *m, size_t count, unsigned round)
                 m[v].ns[s] = (double)time_run(m[v].variant, m[v].n) / m[v].n;
 }
 
-/* What nothing disturbed: the fastest slice of each. */
-static double
-difference(struct measured *m, struct measured *base)
-{
-    sort(m->ns, m->slices);
-    sort(base->ns, base->slices);
-    return m->ns[0] - base->ns[0];
-}
-
 static void
 compare(const char *name, const struct bench_variant *variant, size_t count, bool over)
 {
@@ -153,11 +138,13 @@ compare(const char *name, const struct bench_variant *variant, size_t count, boo
     for (size_t v = 0; v < count; v++)
         calibrate(&variant[v], over ? SLICES_OVER : SLICES, &m[v]);
     for (unsigned round = 0; round < (quick ? 1 : ROUNDS); round++) {
+        double base;
+
         measure_round(m, count, round);
+        base = over ? median(m[0].ns, m[0].slices) : 0;
         for (size_t v = over; v < count; v++)
             if (round < m[v].rounds)
-                printf("%s\t%s\tns\t%.3f\n", name, variant[v].name,
-                       over ? difference(&m[v], &m[0]) : median(m[v].ns, m[v].slices));
+                printf("%s\t%s\tns\t%.3f\n", name, variant[v].name, median(m[v].ns, m[v].slices) - base);
     }
     fflush(stdout);
 }

@@ -32,10 +32,7 @@ void bench_use_wall_clock(void);
  * what disturbs a few slices disturbs nothing.
  */
 void bench_compare(const char *name, const struct bench_variant *variant, size_t count);
-/*
- * The same, but the first variant is what the others cost anyway: it is
- * subtracted, not printed, the fastest slice of each taken for this.
- */
+/* The same, but the first variant is what the others cost anyway: it is subtracted, not printed. */
 void bench_compare_over(const char *name, const struct bench_variant *variant, size_t count);
 
 /* The median shall be at most so many times that of variant `of`; of "ns": at most so many nanoseconds. */
