@@ -330,12 +330,6 @@ gen_whole(struct wd_gen *g)
     return error;
 }
 
-static const char *
-explain(int error)
-{
-    return error == -ENOMEM ? "out of memory" : error == -E2BIG ? "too long" : "internal error";
-}
-
 int
 wd_gen(const struct wd_prog *prog, const struct wd_gen_opts *opts, struct wd_code *ret_code, struct wd_error *err)
 {
@@ -348,7 +342,9 @@ wd_gen(const struct wd_prog *prog, const struct wd_gen_opts *opts, struct wd_cod
     if (!error)
         error = wd_asm_finish(&g.a, &ret_code->insns, &ret_code->count);
     wd_asm_free(&g.a);
-    return error ? wd_error_set(err, error, NULL, "generate a filter program: %s", explain(error)) : 0;
+    return error ? wd_error_set(err, error, NULL, "generate a filter program: %s",
+                                error == -ENOMEM ? "out of memory" : "too long")
+                 : 0;
 }
 
 void

@@ -130,7 +130,7 @@ leads_over(const struct wd_gen *g, uint32_t at, uint32_t k, bool *detour)
 {
     const struct wd_test *test = &g->prog->tests[k];
 
-    if (k > at && (g->first_way[k] < at || wd_gen_is_entry(g, k)))
+    if (k > at && (g->first_way[k] < at || wd_gen_is_entry(k)))
         detour[k - at] = true;
     if (detour[k - at]) {
         if (test->yes < at + AHEAD)

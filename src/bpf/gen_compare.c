@@ -58,7 +58,6 @@ is_constant(const struct wd_gen_opts *opts, uint8_t field, uint64_t *ret_value)
     bool outbound = opts->hook == WD_HOOK_LOCAL_OUT;
 
     switch (field) {
-    case WD_F_ZERO:
     case WD_F_FALSE:
     case WD_F_EVENT:
     case WD_F_SUBIFIDX:

@@ -116,11 +116,11 @@ struct wd_gen {
     struct {
         uint8_t with;
         int off;
-    } without[WD_HEADERS]; /* ... what wd_gen_without loads; with 0: no more */
-    bool large;            /* so many tests that loading takes long */
-    bool matches;          /* some test leads to `accept`: else nothing may be there */
-    bool misses;           /* some test leads to `no_match` */
-    bool touches;          /* see wd_gen_touch */
+    } without[WD_HEADERS + 1]; /* ... what wd_gen_without loads; with 0: no more */
+    bool large;                /* so many tests that loading takes long */
+    bool matches;              /* some test leads to `accept`: else nothing may be there */
+    bool misses;               /* some test leads to `no_match` */
+    bool touches;              /* see wd_gen_touch */
     struct {
         int size, off; /* of some load from this 8-byte word of the stack; off 0: none */
     } read[WD_SLOTS];
@@ -179,8 +179,8 @@ void wd_gen_half(struct wd_gen *g, uint8_t field, bool upper, int dst);
 uint8_t wd_classes_with(uint8_t field);
 /* dst = all ones for packets of other classes, else 0 */
 void wd_gen_without(struct wd_gen *g, uint8_t with, int dst);
-/* Whether the verifier is led to this test from in front of all tests. */
-bool wd_gen_is_entry(const struct wd_gen *g, uint32_t test);
+/* Whether the verifier may be led to this test, not the first one, from in front of all tests. */
+bool wd_gen_is_entry(uint32_t test);
 /* Loads the windows that many of the tests from this one on need, whether it does or not.  False: none. */
 bool wd_gen_windows(struct wd_gen *g, struct wd_windows *windows, uint32_t at);
 /*

@@ -376,11 +376,25 @@ copy_word(struct wd_gen *g, int to, int from)
     wd_asm_store(&g->a, BPF_W, R10, to, R1);
 }
 
-/* Where the four words of an address are among its two numbers, 0 the highest. */
-static int
-word_off(int word)
+/* The words of a number of 8 bytes are stored the other way round where this is 1. */
+enum { SWAPPED = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ };
+
+/* ::ffff:a.b.c.d; word 0 is the highest of the address */
+static void
+mapped_address(struct wd_gen *g, int from, int stack_off)
 {
-    return 4 * (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? word ^ 1 : word);
+    struct wd_asm *a = &g->a;
+
+    wd_gen_hidden_zero(g, R2);
+    wd_asm_store(a, BPF_W, R10, stack_off, R2);
+    wd_asm_store(a, BPF_W, R10, stack_off + 4, R2);
+    wd_asm_alu32_imm(a, BPF_OR, R2, 0xFFFF);
+    for (int word = 2; word < 4; word++) {
+        if ((word ^ SWAPPED) == 3)
+            copy_word(g, stack_off + 4 * word, from);
+        else
+            wd_asm_store(a, BPF_W, R10, stack_off + 4 * word, R2);
+    }
 }
 
 void
@@ -391,22 +405,13 @@ wd_gen_address(struct wd_gen *g, bool source, bool of_ip4, int stack_off)
 
     if (of_ip4)
         wd_gen_if_info(g, INFO_IP4, ip4);
-    for (int off = 0; off < 16; off += 4)
-        copy_word(g, stack_off + off, SP_IP + (source ? 8 : 24) + word_off(off / 4));
+    for (int word = 0; word < 4; word++)
+        copy_word(g, stack_off + 4 * word, SP_IP + (source ? 8 : 24) + 4 * (word ^ SWAPPED));
     if (of_ip4)
         wd_asm_jump(a, done);
     wd_asm_bind(a, ip4);
-    if (of_ip4) { /* ::ffff:a.b.c.d */
-        wd_gen_hidden_zero(g, R2);
-        wd_asm_store(a, BPF_W, R10, stack_off, R2);
-        wd_asm_store(a, BPF_W, R10, stack_off + 4, R2);
-        wd_asm_alu32_imm(a, BPF_OR, R2, 0xFFFF);
-        if (word_off(2) == 8)
-            wd_asm_store(a, BPF_W, R10, stack_off + 8, R2);
-        copy_word(g, stack_off + word_off(3), SP_IP + (source ? 12 : 16));
-        if (word_off(2) != 8)
-            wd_asm_store(a, BPF_W, R10, stack_off + 12, R2);
-    }
+    if (of_ip4)
+        mapped_address(g, SP_IP + (source ? 12 : 16), stack_off);
     wd_asm_bind(a, done);
 }
 

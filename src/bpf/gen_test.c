@@ -225,9 +225,9 @@ wd_tests_branch(struct wd_tests *t, struct wd_compare c, uint32_t yes, uint8_t y
 /* ---- All of them -------------------------------------------------------- */
 
 bool
-wd_gen_is_entry(const struct wd_gen *g, uint32_t test)
+wd_gen_is_entry(uint32_t test)
 {
-    return test == g->prog->start || (test % SECTION == 0 && test > g->prog->start);
+    return test % SECTION == 0;
 }
 
 static void
@@ -341,7 +341,7 @@ gen_all(struct wd_tests *t)
             gen_mark(t);
         wd_asm_relay(&t->g->a, t->falls);
         wd_asm_bind(&t->g->a, place->label);
-        if (place->jumped || !t->falls)
+        if (place->jumped)
             t->cached = NO_VALUE;
         t->at = i;
         t->classes = place->classes;

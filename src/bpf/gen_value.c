@@ -136,7 +136,7 @@ class_mask(struct wd_gen *g, uint8_t with, int dst)
 void
 wd_gen_without(struct wd_gen *g, uint8_t with, int dst)
 {
-    for (int i = 0; i < WD_HEADERS && g->without[i].with; i++) {
+    for (int i = 0; g->without[i].with; i++) {
         if (g->without[i].with == with) {
             wd_gen_read(g, BPF_DW, dst, g->without[i].off);
             return;
@@ -157,16 +157,16 @@ worth_while(uint8_t field)
     return field == WD_F_TIMESTAMP || (header && (info->width > 1 || info->shift || info->max < UINT8_MAX));
 }
 
-/* r1 to the stack, so that the verifier does not remember it. */
+enum { FIRST_HALF = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? R1 : R2, SECOND_HALF = R1 + R2 - FIRST_HALF };
+
+/* r1 to the stack, in halves, so that the verifier does not remember it. */
 static void
 store_hidden(struct wd_gen *g, int stack_off)
 {
-    bool little = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
-
     wd_asm_mov(&g->a, R2, R1);
     wd_asm_alu_imm(&g->a, BPF_RSH, R2, 32);
-    wd_asm_store(&g->a, BPF_W, R10, stack_off, little ? R1 : R2);
-    wd_asm_store(&g->a, BPF_W, R10, stack_off + 4, little ? R2 : R1);
+    wd_asm_store(&g->a, BPF_W, R10, stack_off, FIRST_HALF);
+    wd_asm_store(&g->a, BPF_W, R10, stack_off + 4, SECOND_HALF);
 }
 
 /* Half the lower half of an address, rounded down, and up. */
@@ -213,9 +213,9 @@ prepare_class(struct wd_gen *g, uint8_t with)
 {
     int i = 0, off;
 
-    while (i < WD_HEADERS && g->without[i].with && g->without[i].with != with)
+    while (g->without[i].with && g->without[i].with != with)
         i++;
-    if (with == INFO_CLASSES || i == WD_HEADERS || g->without[i].with)
+    if (with == INFO_CLASSES || g->without[i].with)
         return;
     off = wd_gen_stack(g, 8);
     if (!off)

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "bpf/asm.h"
+#include "bpf/btf.h"
 #include "bpf/dump.h"
 #include "bpf/gen.h"
 #include "core/filter.h"
@@ -381,6 +382,7 @@ generate_everywhere(const char *text, WINDIVERT_LAYER layer)
 {
     enum wd_hook first = layer == WINDIVERT_LAYER_NETWORK ? WD_HOOK_LOCAL_OUT : WD_HOOK_FORWARD;
     enum wd_hook last = layer == WINDIVERT_LAYER_NETWORK ? WD_HOOK_LOCAL_IN : WD_HOOK_FORWARD;
+    static const struct wd_kernel kernel = {1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 10000};
     struct wd_filter_error error;
     struct wd_filter *filter;
     struct wd_prog *unfolded;
@@ -406,6 +408,8 @@ generate_everywhere(const char *text, WINDIVERT_LAYER layer)
             other.counters_fd = -1;
             other.loopback = other.large = true;
             generate(wd_filter_prog(filter), &opts, text);
+            generate(wd_filter_prog(filter), &other, text);
+            other.kernel = &kernel;
             generate(wd_filter_prog(filter), &other, text);
             generate(unfolded, &opts, text);
         }

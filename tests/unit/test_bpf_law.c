@@ -580,7 +580,7 @@ long_decided(struct wd_prog *prog)
 {
     add(prog, WD_F_TCP, WD_OP_EQ, 0, 0, 1, 1, 101);
     for (int i = 0; i < 100; i++)
-        add_or(prog, i < 50 ? WD_F_UDP : WD_F_UDP_SRCPORT, WD_OP_EQ, 0, 0, 1);
+        add_or(prog, i < 80 ? WD_F_UDP : WD_F_UDP_SRCPORT, WD_OP_EQ, 0, 0, 1);
     for (int i = 0; i < 100; i++)
         add_or(prog, i % 70 ? WD_F_ICMP_TYPE : WD_F_IP_TTL, WD_OP_EQ, 0, 0, (uint64_t)i);
 }
@@ -603,6 +603,13 @@ address_edges(struct wd_prog *prog)
     for (int i = 0; i < 100; i++)
         add_and(prog, i % 3 ? WD_F_IPV6_DSTADDR : WD_F_REMOTEADDR, WD_OP_LT + (uint8_t)(i % 2), 0, edges[2 + i % 3],
                 edges[i / 20]);
+}
+
+static void
+address_halves(struct wd_prog *prog)
+{
+    static const uint64_t edges[] = {0, 1, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
+
     for (int i = 0; i < 100; i++)
         add_or(prog, i % 3 ? WD_F_IPV6_SRCADDR : WD_F_LOCALADDR, WD_OP_LT + (uint8_t)(i % 4), 0, edges[i % 5],
                edges[i / 20]);
@@ -647,8 +654,8 @@ all_fields(struct wd_prog *prog)
 static void
 corners(void **state)
 {
-    static void (*const build[])(struct wd_prog *) = {long_decided, late_start, address_edges, same_element,
-                                                      all_fields};
+    static void (*const build[])(struct wd_prog *) = {long_decided,   late_start,   address_edges,
+                                                      address_halves, same_element, all_fields};
     struct wd_test *tests = malloc((CORNER_TESTS + 1) * sizeof(*tests));
     struct rng rng = {number_of("FILTER_SEED", 1)};
 
