@@ -204,34 +204,58 @@ answer(const struct btf *btf, const struct question *question, const struct btf_
     return true;
 }
 
+struct named {
+    uint32_t kind;
+    const char *name;
+    size_t answer; /* the id, in struct wd_kernel */
+};
+
+static const struct named ids[] = {
+    {BTF_KIND_STRUCT, "sk_buff", ANSWER(skb_type)},
+    {BTF_KIND_STRUCT, "nf_hook_state", ANSWER(state_type)},
+    {BTF_KIND_FUNC, "bpf_dynptr_from_skb", ANSWER(dynptr_from_skb)},
+    {BTF_KIND_FUNC, "bpf_rdonly_cast", ANSWER(rdonly_cast)},
+};
+
+#define IDS (sizeof(ids) / sizeof(ids[0]))
+
+static void *
+place_of(struct wd_kernel *kernel, size_t answer)
+{
+    return (char *)kernel + answer;
+}
+
 /* All answers that the type of this number gives; the number of them. */
 static unsigned int
 ask_type(const struct btf *btf, uint32_t id, struct wd_kernel *kernel)
 {
     const struct btf_type *type = type_at(btf, id);
     const char *name = name_of(btf, type->name_off);
+    uint32_t kind = BTF_INFO_KIND(type->info);
     unsigned int answered = 0;
 
-    if (BTF_INFO_KIND(type->info) == BTF_KIND_FUNC && strcmp(name, "bpf_dynptr_from_skb") == 0) {
-        kernel->dynptr_from_skb = id;
-        return 1;
-    }
-    if (BTF_INFO_KIND(type->info) != BTF_KIND_STRUCT)
+    if (kind != BTF_KIND_STRUCT && kind != BTF_KIND_FUNC)
         return 0;
-    for (size_t i = 0; i < QUESTIONS; i++)
+    for (size_t i = 0; i < IDS; i++)
+        if (kind == ids[i].kind && strcmp(name, ids[i].name) == 0) {
+            *(uint32_t *)place_of(kernel, ids[i].answer) = id;
+            answered++;
+        }
+    for (size_t i = 0; i < QUESTIONS && kind == BTF_KIND_STRUCT; i++)
         if (strcmp(name, questions[i].type) == 0)
-            answered += answer(btf, &questions[i], type, (uint16_t *)(void *)((char *)kernel + questions[i].answer));
+            answered += answer(btf, &questions[i], type, place_of(kernel, questions[i].answer));
     return answered;
 }
 
 static int
 ask(const struct btf *btf, struct wd_kernel *ret_kernel)
 {
+    const unsigned int all = QUESTIONS + IDS;
     unsigned int answered = 0;
 
-    for (uint32_t id = 1; id < btf->count && answered < QUESTIONS + 1; id++)
+    for (uint32_t id = 1; id < btf->count && answered < all; id++)
         answered += ask_type(btf, id, ret_kernel);
-    return answered == QUESTIONS + 1 ? 0 : -ENOENT;
+    return answered == all ? 0 : -ENOENT;
 }
 
 int

@@ -24,6 +24,19 @@ is_netfilter(const struct wd_gen *g)
 }
 
 /*
+ * r0 = r1, a kernel structure of this type, for the verifier no longer one that
+ * can be trusted to be there.  It costs no instruction, and loading pointers
+ * from one that is trusted costs the verifier more than 2 ms each (Linux 6.18: it
+ * looks for annotations by name among all types of the kernel).
+ */
+static void
+gen_cast(struct wd_gen *g, uint32_t type)
+{
+    wd_asm_mov_imm(&g->a, R2, (int32_t)type);
+    wd_asm_call_kernel(&g->a, g->opts->kernel->rdonly_cast);
+}
+
+/*
  * To the stack: the interface and whether it is the loopback device.  What
  * came in by that one was seen when it went out.
  */
@@ -35,8 +48,9 @@ gen_device(struct wd_gen *g)
     bool out = g->opts->hook == WD_HOOK_LOCAL_OUT;
     uint32_t other = wd_asm_label(a);
 
-    wd_asm_load(a, BPF_DW, R2, R1, NF_CTX_STATE);
-    wd_asm_load(a, BPF_DW, R2, R2, out ? kernel->state_out : kernel->state_in);
+    wd_asm_load(a, BPF_DW, R1, R1, NF_CTX_STATE);
+    gen_cast(g, kernel->state_type);
+    wd_asm_load(a, BPF_DW, R2, R0, out ? kernel->state_out : kernel->state_in);
     wd_asm_load(a, BPF_W, R3, R2, kernel->dev_ifindex);
     wd_asm_store(a, BPF_W, R10, g->sp.device + IFINDEX_OFF, R3);
     wd_asm_load(a, BPF_H, R3, R2, kernel->dev_type);
@@ -144,15 +158,13 @@ void
 wd_gen_cookie(struct wd_gen *g)
 {
     struct wd_asm *a = &g->a;
-    uint32_t none = wd_asm_label(a);
 
+    wd_asm_mov(a, R1, R_SKB);
     if (!is_netfilter(g)) {
-        wd_asm_mov(a, R1, R_SKB);
         wd_asm_call(a, BPF_FUNC_get_socket_cookie);
         return;
     }
-    wd_asm_load(a, BPF_DW, R0, R_SKB, g->opts->kernel->skb_sk);
-    wd_asm_jump_if_imm(a, BPF_JEQ, R0, 0, none);
+    gen_cast(g, g->opts->kernel->skb_type);
+    wd_asm_load(a, BPF_DW, R0, R0, g->opts->kernel->skb_sk); /* loads through NULL give 0 */
     wd_asm_load(a, BPF_DW, R0, R0, g->opts->kernel->sk_cookie);
-    wd_asm_bind(a, none);
 }

@@ -106,8 +106,9 @@ build(uint8_t *out, bool with_function)
     put_type(&b, "nf_hook_state", BTF_KIND_STRUCT, 2, 64);
     put_member(&b, "in", u32, 8 * 8);
     put_member(&b, "out", u32, 16 * 8);
+    put_type(&b, "bpf_dynptr_from_skb", BTF_KIND_FUNC, 0, u32);
     if (with_function)
-        put_type(&b, "bpf_dynptr_from_skb", BTF_KIND_FUNC, 0, u32);
+        put_type(&b, "bpf_rdonly_cast", BTF_KIND_FUNC, 0, u32);
     header.type_len = header.str_off = b.types_len;
     header.str_len = b.strings_len;
     memcpy(out, &header, sizeof(header));
@@ -130,7 +131,10 @@ test_small(void **state)
         .dev_type = 592,
         .state_in = 8,
         .state_out = 16,
+        .skb_type = 6,
+        .state_type = 11,
         .dynptr_from_skb = 12,
+        .rdonly_cast = 13,
     };
     uint8_t btf[3 * ROOM];
     struct wd_kernel kernel;
