@@ -382,7 +382,7 @@ generate_everywhere(const char *text, WINDIVERT_LAYER layer)
 {
     enum wd_hook first = layer == WINDIVERT_LAYER_NETWORK ? WD_HOOK_LOCAL_OUT : WD_HOOK_FORWARD;
     enum wd_hook last = layer == WINDIVERT_LAYER_NETWORK ? WD_HOOK_LOCAL_IN : WD_HOOK_FORWARD;
-    static const struct wd_kernel kernel = {1000, 1001, 1002, 1003, 1004, 1005, 1006, 1007, 1008, 1009, 10000};
+    static const struct wd_kernel kernel = {.skb_len = 1000, .skb_priority = 1004, .state_in = 8, .state_out = 16};
     struct wd_filter_error error;
     struct wd_filter *filter;
     struct wd_prog *unfolded;
