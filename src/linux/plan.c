@@ -228,7 +228,7 @@ is_refusal(int error)
 static void
 note_undecided(struct planner *planner, const struct wd_known *known)
 {
-    const struct wd_prog *prog = wd_filter_prog(planner->filter);
+    const struct wd_prog *prog = wd_filter_prog_plain(planner->filter);
 
     for (uint32_t i = 0; i < prog->count; i++)
         planner->plan->undecided[prog->tests[i].field] |= known->state[prog->tests[i].field] == WD_UNDECIDED;
@@ -321,12 +321,13 @@ plan_out(struct planner *planner, bool split)
 static int
 plan_network(struct planner *planner)
 {
-    const struct wd_prog *prog = wd_filter_prog(planner->filter);
+    const struct wd_prog *prog = wd_filter_prog_plain(planner->filter);
     bool sniff = planner->opts->mode == WD_GEN_SNIFF, links = planner->opts->links;
     int error;
 
-    collect_tested_ifs(planner, prog);
-    if (sniff)
+    if (!links)
+        collect_tested_ifs(planner, prog);
+    if (!links && sniff)
         collect_present_ifs(planner);
     error = plan_out(planner, !links && (sniff || reads(prog, WD_F_LOOPBACK) || reads(prog, WD_F_IFIDX)));
     /* What came through the loopback device was seen outbound. */
