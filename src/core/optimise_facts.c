@@ -33,6 +33,7 @@ struct pass {
     struct state **at; /* of each test that is reached and not yet looked at */
     uint32_t *alias;   /* of a test left out: what stands for it */
     struct state *unused;
+    struct wd_opt_skips skips;
     uint64_t steps_left; /* tests followed for jumps: bounds the time, not what is right */
 };
 
@@ -118,8 +119,8 @@ unite(struct fact *fact, const struct fact *other)
 
 /* ---- States ------------------------------------------------------------- */
 
-static struct fact *
-find_fact(struct state *state, uint32_t key)
+static const struct fact *
+find_fact(const struct state *state, uint32_t key)
 {
     for (uint8_t i = 0; i < state->count; i++)
         if (state->facts[i].key == key)
@@ -130,7 +131,7 @@ find_fact(struct state *state, uint32_t key)
 static struct fact
 fact_about(const struct wd_opt_graph *graph, const struct state *state, uint32_t key)
 {
-    const struct fact *known = find_fact((struct state *)state, key);
+    const struct fact *known = find_fact(state, key);
 
     if (known)
         return *known;
@@ -140,7 +141,7 @@ fact_about(const struct wd_opt_graph *graph, const struct state *state, uint32_t
 static void
 set_fact(struct state *state, const struct fact *fact)
 {
-    struct fact *slot = find_fact(state, fact->key);
+    struct fact *slot = (struct fact *)find_fact(state, fact->key);
 
     if (!slot && state->count < FACTS) {
         slot = &state->facts[state->count++];
@@ -183,49 +184,83 @@ is_present(const struct wd_opt_graph *graph, const struct state *state, const st
     return fact->present || (key->always && !(state->classes & ~key->with));
 }
 
+static bool
+meets(const struct fact *fact, const struct wd_opt_interval *in)
+{
+    for (uint8_t i = 0; i < fact->count; i++)
+        if (wd_opt_compare(fact->in[i].min, in->max) <= 0 && wd_opt_compare(in->min, fact->in[i].max) <= 0)
+            return true;
+    return false;
+}
+
+/* All in one interval of the fact or not: between them are values, or they would be one. */
+static bool
+is_inside(const struct fact *fact, const struct wd_opt_interval *in)
+{
+    return fact->count == 0 || (wd_opt_compare(in->min, fact->in[0].min) <= 0 &&
+                                wd_opt_compare(fact->in[fact->count - 1].max, in->max) <= 0);
+}
+
+/* Which outcomes are possible.  Without a fact about the key both are, as far as its value goes. */
 static void
 decide(const struct wd_opt_graph *graph, const struct state *state, const struct wd_opt_node *node, bool *ret_yes,
        bool *ret_no)
 {
-    struct fact fact, inside;
+    const struct fact *fact;
+    bool within, without;
 
     *ret_yes = state->classes & node->may_yes;
     *ret_no = state->classes & node->may_no;
-    if (!*ret_yes || !*ret_no)
+    if (!*ret_yes || !*ret_no || !(fact = find_fact(state, node->key)))
         return;
-    fact = inside = fact_about(graph, state, node->key);
-    restrict_to(&inside, node, true);
-    if (inside.count == 0)
+    within = meets(fact, &node->in);
+    without = !is_inside(fact, &node->in);
+    if (!(node->invert ? without : within))
         *ret_yes = false;
-    else if (is_present(graph, state, &fact)) {
-        restrict_to(&fact, node, false);
-        *ret_no = fact.count != 0;
-    }
+    else if (!(node->invert ? within : without) && is_present(graph, state, fact))
+        *ret_no = false;
 }
 
 /* ---- Ways --------------------------------------------------------------- */
 
-/* Where a jump to target must lead in this state; *ret_passed: how many tests that leaves out. */
+/* From a test of a chain of equalities, where the value is known, to the next one that is about it. */
 static uint32_t
-follow(struct pass *pass, const struct state *state, uint32_t target, uint32_t *ret_passed)
+skip(const struct pass *pass, const struct state *state, uint32_t at)
 {
+    const struct fact *fact;
+
+    if (!pass->skips.count || pass->skips.last[at] == at)
+        return at;
+    fact = find_fact(state, pass->graph->nodes[at].key);
+    if (!fact || fact->count != 1 || wd_opt_compare(fact->in[0].min, fact->in[0].max) != 0)
+        return at;
+    return wd_opt_skip(&pass->skips, at, fact->in[0].min);
+}
+
+/* Where a jump to target must lead in this state, leaving out up to limit tests; *ret_passed: how many, or more than 1. */
+static uint32_t
+follow(struct pass *pass, const struct state *state, uint32_t target, uint32_t limit, uint32_t *ret_passed)
+{
+    uint32_t passed = 0, next;
     bool yes, no;
 
-    *ret_passed = 0;
-    while (wd_opt_is_test(target) && pass->steps_left) {
+    while (wd_opt_is_test(target) && passed < limit && pass->steps_left) {
         const struct wd_opt_node *node = &pass->graph->nodes[target];
 
         pass->steps_left--;
-        if (node->yes == node->no) {
-            target = node->no;
+        next = skip(pass, state, target);
+        if (next != target) {
+            passed += next == node->no ? 1 : 2;
+            target = next;
             continue;
         }
         decide(pass->graph, state, node, &yes, &no);
-        if (yes && no)
+        if (yes && no && node->yes != node->no)
             break;
         target = yes ? node->yes : node->no;
-        ++*ret_passed;
+        passed += node->yes != node->no;
     }
+    *ret_passed = passed;
     return target;
 }
 
@@ -238,7 +273,7 @@ join(const struct wd_opt_graph *graph, struct state *state, const struct state *
     for (uint8_t i = 0; i < state->count; i++) {
         struct fact fact = state->facts[i];
         bool there = other->classes & graph->keys[fact.key].with;
-        const struct fact *second = find_fact((struct state *)other, fact.key);
+        const struct fact *second = find_fact(other, fact.key);
 
         if (second)
             unite(&fact, second);
@@ -290,7 +325,7 @@ is_needless(struct pass *pass, const struct state *behind, uint32_t leads_to, ui
 {
     uint32_t passed;
 
-    return follow(pass, behind, other_way, &passed) == leads_to && passed <= 1;
+    return follow(pass, behind, other_way, 2, &passed) == leads_to && passed <= 1;
 }
 
 static int
@@ -298,7 +333,7 @@ leave_out(struct pass *pass, uint32_t at, const struct state *state, uint32_t wa
 {
     uint32_t passed;
 
-    way = follow(pass, state, way, &passed);
+    way = follow(pass, state, way, UINT32_MAX, &passed);
     pass->alias[at] = way;
     return arrive(pass, way, state);
 }
@@ -324,8 +359,8 @@ visit(struct pass *pass, uint32_t at, const struct state *state)
 
     learn(pass->graph, &held, node, true);
     learn(pass->graph, &failed, node, false);
-    yes = follow(pass, &held, node->yes, &passed);
-    no = follow(pass, &failed, node->no, &passed);
+    yes = follow(pass, &held, node->yes, UINT32_MAX, &passed);
+    no = follow(pass, &failed, node->no, UINT32_MAX, &passed);
     if (yes == no || is_needless(pass, &failed, no, node->yes))
         return leave_out(pass, at, state, yes == no ? yes : node->yes);
     if (is_needless(pass, &held, yes, node->no))
@@ -370,9 +405,11 @@ wd_opt_apply_facts(struct wd_opt_graph *graph)
     if (!(pass.at = wd_arena_alloc(graph->arena, graph->count, sizeof(*pass.at))) ||
         !(pass.alias = wd_arena_alloc(graph->arena, graph->count, sizeof(*pass.alias))))
         return -ENOMEM;
+    if ((ret = wd_opt_find_skips(graph, &pass.skips)) < 0)
+        return ret;
     for (uint32_t i = 0; i < graph->count; i++)
         pass.alias[i] = i;
-    graph->start = follow(&pass, &everything, graph->start, &passed);
+    graph->start = follow(&pass, &everything, graph->start, UINT32_MAX, &passed);
     ret = arrive(&pass, graph->start, &everything);
     for (uint32_t i = 0; i < graph->count && !ret; i++) {
         struct state *state = pass.at[i];

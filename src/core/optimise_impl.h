@@ -63,6 +63,14 @@ struct wd_opt_regions {
     uint32_t *next;  /* the region's next test in order, or WD_OPT_NONE */
 };
 
+/* Chains of equalities; see optimise_skip.c. */
+struct wd_opt_skips {
+    const struct wd_opt_graph *graph;
+    uint32_t *last;         /* of each test: the last one of its chain, itself if there is no chain behind it */
+    const uint32_t *sorted; /* those in chains, by chain, value, place */
+    uint32_t count;
+};
+
 static inline int
 wd_opt_compare(struct wd_opt_value a, struct wd_opt_value b)
 {
@@ -92,9 +100,13 @@ wd_opt_is_test(uint32_t target)
 /* -ENOMEM or 0, all of them. */
 int wd_opt_read(struct wd_arena *arena, const struct wd_prog *prog, struct wd_opt_graph *ret_graph);
 int wd_opt_apply_facts(struct wd_opt_graph *graph);
+int wd_opt_find_skips(const struct wd_opt_graph *graph, struct wd_opt_skips *ret_skips);
 int wd_opt_find_regions(const struct wd_opt_graph *graph, struct wd_opt_regions *ret_regions);
 int wd_opt_reorder(struct wd_opt_graph *graph, bool *ret_changed);
 /* Writes the program, allocated from arena. */
 int wd_opt_write(const struct wd_opt_graph *graph, struct wd_arena *arena, struct wd_prog *prog);
+
+/* Where a packet that comes to this test, which is not the last of its chain, leaves the tests that are not about value. */
+uint32_t wd_opt_skip(const struct wd_opt_skips *skips, uint32_t at, struct wd_opt_value value);
 
 #endif
