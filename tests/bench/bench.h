@@ -35,7 +35,7 @@ void bench_compare(const char *name, const struct bench_variant *variant, size_t
 /* The same, but the first variant is what the others cost anyway: it is subtracted, not printed. */
 void bench_compare_over(const char *name, const struct bench_variant *variant, size_t count);
 
-/* The median shall be at most so many times that of variant `of`; of "ns": at most so many nanoseconds. */
+/* The rounds' ratio to variant `of` shall be at most this, in the median; of "ns": the nanoseconds. */
 void bench_goal(const char *name, const char *variant, double at_most, const char *of);
 
 _Noreturn void bench_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
