@@ -226,11 +226,11 @@ struct writer {
     uint32_t *set; /* of each test: the atoms that come to it */
 };
 
+/* Multiples of the golden ratio: of neighbouring numbers neither goes first for long, so treaps are flat. */
 static uint32_t
 rank(uint32_t atom)
 {
-    atom = (atom ^ atom >> 16) * 0x45D9F3B;
-    return (atom ^ atom >> 16) * 0x45D9F3B;
+    return atom * 0x9E3779B1;
 }
 
 /* Divides a set into the atoms below `at` and the others. */
@@ -337,7 +337,9 @@ run_test(struct writer *w, uint32_t entry, uint32_t at, uint32_t count)
     const struct wd_opt_node *node = &w->graph->nodes[at];
     uint32_t from = find_atom(w->atoms, count, node->in.min), to = count, below, in, above;
 
-    if (!is_greatest(node->in.max))
+    if (from + 1 < count && wd_opt_compare(wd_opt_before(w->atoms[from + 1].min), node->in.max) == 0)
+        to = from + 1; /* one atom: the usual case */
+    else if (!is_greatest(node->in.max))
         to = find_atom(w->atoms, count, wd_opt_after(node->in.max));
     split(w->atoms, w->set[at], from, &below, &in);
     split(w->atoms, in, to, &in, &above);
@@ -347,35 +349,61 @@ run_test(struct writer *w, uint32_t entry, uint32_t at, uint32_t count)
 
 /* ---- Atoms -------------------------------------------------------------- */
 
-/* Merges two sorted parts, of half and of the other numbers. */
-static void
-merge(const struct wd_opt_value *from, struct wd_opt_value *to, uint32_t half, uint32_t count)
+static uint8_t
+byte_of(struct wd_opt_value value, unsigned int byte)
 {
-    uint32_t a = 0, b = half;
+    return (uint8_t)((byte < 8 ? value.lo : value.hi) >> byte % 8 * 8);
+}
 
-    for (uint32_t i = 0; i < count; i++) {
-        bool first = b == count || (a < half && wd_opt_compare(from[a], from[b]) <= 0);
+/* One pass of a radix sort: in order of this byte, otherwise as they were. */
+static void
+sort_by_byte(const struct wd_opt_value *from, struct wd_opt_value *to, uint32_t count, unsigned int byte)
+{
+    uint32_t ends[256] = {0};
 
-        to[i] = from[first ? a++ : b++];
+    for (uint32_t i = 0; i < count; i++)
+        ends[byte_of(from[i], byte)]++;
+    for (unsigned int i = 1; i < 256; i++)
+        ends[i] += ends[i - 1];
+    for (uint32_t i = count; i-- > 0;)
+        to[--ends[byte_of(from[i], byte)]] = from[i];
+}
+
+static void
+sort_few(struct wd_opt_value *values, uint32_t count)
+{
+    for (uint32_t i = 1; i < count; i++) {
+        struct wd_opt_value value = values[i];
+        uint32_t at = i;
+
+        for (; at && wd_opt_compare(value, values[at - 1]) < 0; at--)
+            values[at] = values[at - 1];
+        values[at] = value;
     }
 }
 
-/* The result is in one of the two arrays. */
+#define FEW 32
+
+/* The result is in one of the two arrays.  Only bytes in which the values differ take time. */
 static const struct wd_opt_value *
 sort(struct wd_opt_value *values, struct wd_opt_value *spare, uint32_t count)
 {
-    bool sorted = true;
+    struct wd_opt_value differ = {0, 0};
 
-    for (uint32_t i = 1; i < count && sorted; i++)
-        sorted = wd_opt_compare(values[i - 1], values[i]) <= 0;
-    for (uint32_t width = 1; width < count && !sorted; width *= 2) {
+    if (count <= FEW) {
+        sort_few(values, count);
+        return values;
+    }
+    for (uint32_t i = 1; i < count; i++) {
+        differ.hi |= values[i].hi ^ values[0].hi;
+        differ.lo |= values[i].lo ^ values[0].lo;
+    }
+    for (unsigned int byte = 0; byte < 16; byte++) {
         struct wd_opt_value *swap = values;
 
-        for (uint32_t i = 0; i < count; i += 2 * width) {
-            uint32_t rest = count - i, both = rest < 2 * width ? rest : 2 * width;
-
-            merge(values + i, spare + i, width < both ? width : both, both);
-        }
+        if (!byte_of(differ, byte))
+            continue;
+        sort_by_byte(values, spare, count, byte);
         values = spare;
         spare = swap;
     }
