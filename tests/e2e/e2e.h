@@ -51,6 +51,7 @@ extern const struct e2e_test e2e_checksum_tests[];
 extern const struct e2e_test e2e_coexist_tests[];
 extern const struct e2e_test e2e_engine_tests[];
 extern const struct e2e_test e2e_forward_tests[];
+extern const struct e2e_test e2e_redirect_tests[];
 
 #define E2E_A4 "10.77.0.1"
 #define E2E_B4 "10.77.0.2"
@@ -188,11 +189,13 @@ struct e2e_tcp {
     const char *client_ns, *server_ns, *server_ip;
     uint16_t port;
     unsigned streams;
-    size_t bytes;       /* each way of each stream */
-    uint8_t client_xor; /* what happens on the way to each byte the client sends */
+    size_t bytes;           /* each way of each stream */
+    uint8_t client_xor;     /* what happens on the way to each byte the client sends */
 };
 /* Both ends send `bytes` bytes, both compare the SHA-256 of what arrived; fails on a difference. */
 void e2e_tcp_run(const struct e2e_tcp *t);
+/* The same where the client connects to another address, which something on the way makes the server's. */
+void e2e_tcp_run_to(const struct e2e_tcp *t, const char *ip, uint16_t port);
 
 /* ---- packets (pass.c, packet.c) ------------------------------------------- */
 

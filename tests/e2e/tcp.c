@@ -137,6 +137,12 @@ connect_stream(const struct e2e_tcp *t, int lfd, struct sockaddr_storage *addr, 
 void
 e2e_tcp_run(const struct e2e_tcp *t)
 {
+    e2e_tcp_run_to(t, t->server_ip, t->port);
+}
+
+void
+e2e_tcp_run_to(const struct e2e_tcp *t, const char *ip, uint16_t port)
+{
     struct end(*ends)[2] = calloc(t->streams, sizeof(*ends));
     struct sockaddr_storage addr;
     socklen_t len;
@@ -144,6 +150,7 @@ e2e_tcp_run(const struct e2e_tcp *t)
 
     CHECK(ends, "no memory");
     lfd = listener(t, &addr, &len);
+    len = e2e_sockaddr(ip, port, &addr);
     for (unsigned i = 0; i < t->streams; i++) {
         uint64_t key = (uint64_t)(i + 1) << 32;
 
