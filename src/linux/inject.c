@@ -13,6 +13,7 @@
 
 #include "bpf/gen.h"
 #include "linux/fragment.h"
+#include "linux/segment.h"
 #include "linux/inbound.h"
 
 #ifndef IP_NODEFRAG
@@ -184,14 +185,17 @@ send_fragment(void *ctx, const struct wd_packet *fragment)
     return send_whole(outbound->inject, fragment, outbound->ifindex);
 }
 
+/* What is larger than the MTU: TCP in segments (it was an aggregate), everything else in fragments. */
 static int
-send_fragments(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+send_pieces(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
 {
     struct outbound outbound = {.inject = inject, .ifindex = ifindex};
     uint32_t id;
     int mtu, error = path_mtu(inject, packet, ifindex, &mtu);
 
-    if (error)
+    if (!error)
+        error = wd_segment(packet, (uint32_t)mtu, send_fragment, &outbound);
+    if (error != -EMSGSIZE)
         return error;
     if (getrandom(&id, sizeof(id), 0) != sizeof(id))
         return -EIO;
@@ -206,7 +210,7 @@ wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *packe
     if ((packet->version == 4 ? inject->fd4 : inject->fd6) < 0)
         return -EAFNOSUPPORT;
     error = send_whole(inject, packet, ifindex);
-    return error == -EMSGSIZE ? send_fragments(inject, packet, ifindex) : error;
+    return error == -EMSGSIZE ? send_pieces(inject, packet, ifindex) : error;
 }
 
 static int

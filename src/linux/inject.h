@@ -25,7 +25,7 @@ void wd_inject_close(struct wd_inject *inject);
  * Sends packet->ip_len bytes outbound.  The kernel routes it by its
  * destination and rewrites the IPv4 header checksum.  ifindex: the interface
  * of a link-local or multicast destination, 0: the routing table's.  A packet
- * larger than the MTU leaves in fragments.  Not for two threads at once.
+ * larger than the MTU leaves in pieces: TCP in segments, all other in fragments.  Not for two threads at once.
  * Never waits: -EAGAIN there is no room in the socket's buffer.
  * -ENETUNREACH, -EHOSTUNREACH no route; -EMSGSIZE larger than the MTU, and not
  * to be fragmented (DF).  That a handle or rule behind ours drops it is no

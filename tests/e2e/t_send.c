@@ -187,6 +187,55 @@ send_copy_larger_than_mtu6(void)
     copies("a", E2E_B6, 4000);
 }
 
+/*
+ * Each packet of a connection goes on twice: as it was, and as a new one.  The
+ * copies of aggregates are larger than the MTU and leave in segments.
+ */
+static bool
+twice(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    WINDIVERT_ADDRESS copy = *addr;
+
+    if (*len > 1500)
+        atomic_fetch_add((_Atomic unsigned *)p->arg, 1);
+    memset(&copy.Reserved2, 0, sizeof(copy.Reserved2));
+    memset((char *)&copy.Network + sizeof(copy.Network), 0,
+           sizeof(copy) - offsetof(WINDIVERT_ADDRESS, Network) - sizeof(copy.Network));
+    CHECK_API(WinDivertSend(p->handle, packet, *len, NULL, &copy));
+    return true;
+}
+
+static void
+copies_of_aggregates(const char *ip)
+{
+    const struct e2e_tcp t = {
+        .client_ns = "a", .server_ns = "b", .server_ip = ip, .port = 5001, .streams = 1, .bytes = 2 << 20};
+    _Atomic unsigned aggregates = 0;
+    struct e2e_passer p = {.batch = 1, .edit = twice, .arg = &aggregates};
+    WINDIVERT_EXT_STATS s;
+
+    p.handle = e2e_open("outbound and tcp", 0, 0);
+    e2e_pass_start(&p);
+    e2e_tcp_run(&t);
+    s = e2e_stats(p.handle);
+    e2e_pass_stop(&p);
+    CHECK(aggregates > 5, "%u aggregates", aggregates);
+    CHECK(s.Injected > 0 && s.Injected >= s.Returned - 1, "%llu injected, %llu returned",
+          (unsigned long long)s.Injected, (unsigned long long)s.Returned);
+}
+
+static void
+send_aggregates_again4(void)
+{
+    copies_of_aggregates(E2E_B4);
+}
+
+static void
+send_aggregates_again6(void)
+{
+    copies_of_aggregates(E2E_B6);
+}
+
 const struct e2e_test e2e_send_tests[] = {
     {"send_new_out4", send_new_out4, 0},
     {"send_new_out6", send_new_out6, 0},
@@ -199,5 +248,7 @@ const struct e2e_test e2e_send_tests[] = {
     {"send_copy_in", send_copy_in, 0},
     {"send_copy_larger_than_mtu4", send_copy_larger_than_mtu4, 0},
     {"send_copy_larger_than_mtu6", send_copy_larger_than_mtu6, 0},
+    {"send_aggregates_again4", send_aggregates_again4, 0},
+    {"send_aggregates_again6", send_aggregates_again6, 0},
     {NULL, NULL, 0},
 };
