@@ -10,7 +10,7 @@
 
 #define AHEAD 64u       /* tests that are looked at for elements that a window can hold ... */
 #define LOOK_EVERY 3u   /* tests between two looks from tests that do not need one */
-#define USES_MIN 6u     /* ... so many of which make it worth while in front of a test that does not need it */
+#define USES_MIN 6u     /* ... so many of which make it worth while for packets that need none of them */
 #define PAYLOAD_MIN 28u /* where the first payload can begin: IPv4 and UDP */
 
 /* A test's element: bytes low .. high - 1 of its array. */
@@ -104,13 +104,16 @@ window_of(int32_t low, int32_t high)
     return window;
 }
 
-/* Whether a test's element can be in a window, which one that is empty can always be. */
+/*
+ * Whether a test's element can be in this window or a wider one.  None can that
+ * goes beyond the end of its array, or is counted from the end of the buffer.
+ */
 static bool
 widen(struct wd_window *window, const struct element *e)
 {
     struct wd_window wider = window_of(e->low, e->high);
 
-    if (e->array == WD_ARRAY_PACKET && e->low < 0)
+    if (e->low < 0 && (e->array == WD_ARRAY_PACKET || e->high > 0))
         return false;
     if (window->low != window->high)
         wider =
@@ -257,10 +260,12 @@ need_window(struct wd_gen *g, struct wd_windows *windows, uint32_t at, enum wd_a
 bool
 wd_gen_windows(struct wd_gen *g, struct wd_windows *windows, uint32_t at)
 {
+    const struct wd_test *test = &g->prog->tests[at];
+    int own = wd_fields[test->field].kind == WD_KIND_ARRAY ? (int)element_of(test).array : WD_ARRAYS;
     bool loaded = false;
 
     for (int array = 0; array < WD_ARRAYS; array++) {
-        if (at < g->next_look[array])
+        if (at < g->next_look[array] || (array != own && !g->large))
             continue;
         loaded |= need_window(g, windows, at, (enum wd_array)array, USES_MIN);
         g->next_look[array] = at + LOOK_EVERY;
@@ -306,7 +311,8 @@ wd_gen_prepare_arrays(struct wd_gen *g)
         any = true;
         if (last[e.array].high != last[e.array].low && widen(&last[e.array], &e) && !g->window[e.array])
             prepare_window(g, e.array);
-        last[e.array] = window_of(e.low, e.high);
+        last[e.array] = (struct wd_window){0, 0};
+        widen(&last[e.array], &e);
     }
     if (any)
         prepare_bytes(g, SP_BYTES, 8);

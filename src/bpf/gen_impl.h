@@ -181,7 +181,10 @@ uint8_t wd_classes_with(uint8_t field);
 void wd_gen_without(struct wd_gen *g, uint8_t with, int dst);
 /* Whether the verifier may be led to this test, not the first one, from in front of all tests. */
 bool wd_gen_is_entry(uint32_t test);
-/* Loads the windows that many of the tests from this one on need, whether it does or not.  False: none. */
+/*
+ * Loads the windows that many of the tests from this one on need; in large
+ * programs also if it does not need them itself.  False: none.
+ */
 bool wd_gen_windows(struct wd_gen *g, struct wd_windows *windows, uint32_t at);
 /*
  * r1 = the element that test `at` reads, or anything where it is not there;

@@ -326,6 +326,16 @@ gen_mark(struct wd_tests *t)
     t->seen = a->count;
 }
 
+/* Whether packets without the header that the test in hand needs do not leave for somewhere else. */
+static bool
+all_go_on(const struct wd_tests *t)
+{
+    const struct wd_test *test = &t->g->prog->tests[t->at];
+    uint8_t without = t->classes & (uint8_t)~wd_classes_with(test->field);
+
+    return !without || (test->no < WD_REJECT && wd_tests_thread(t, test->no, without) == test->no);
+}
+
 static void
 gen_all(struct wd_tests *t)
 {
@@ -347,7 +357,7 @@ gen_all(struct wd_tests *t)
         t->classes = place->classes;
         t->windows = place->windows;
         t->falls = false;
-        if (t->arrays && wd_gen_windows(t->g, &t->windows, i))
+        if (t->arrays && all_go_on(t) && wd_gen_windows(t->g, &t->windows, i))
             t->cached = NO_VALUE;
         wd_tests_compare(t, &prog->tests[i]);
     }

@@ -487,7 +487,7 @@ random_elements(struct rng *rng, struct wd_prog *prog)
         width = wd_fields[test->field].width;
         test->index = base + (int32_t)rng_below(rng, (uint32_t)spread);
         if (rng_below(rng, 2))
-            test->index = -width - test->index;
+            test->index = (rng_below(rng, 8) ? -width : -1) - test->index;
         test->hi = test->neg = 0;
         test->lo = rng_below(rng, 3) ? rng_below(rng, 3) : width == 4 ? UINT32_MAX : width == 2 ? 0x0101u : 1;
     }
