@@ -126,6 +126,11 @@ static const struct {
     {"!(tcp.Syn) and !(not tcp.Syn)", "tcp == 1 - +"},
     {"tcp and (tcp.DstPort == 80 or tcp.DstPort == 443)",
      "tcp == 1 1 -, tcp.DstPort == 80 + 2, tcp.DstPort == 443 + -"},
+    {"(tcp.Payload[0] > 3 or udp) and ip.TTL > 5 and tcp.Payload[0] > 2",
+     "udp == 1 2 1, tcp.Payload[0b] >= 4 2 -, ip.TTL >= 6 3 -, tcp.Payload[0b] >= 0 + -"},
+    {"(tcp.Payload[0] > 3 or udp.Payload[0] > 3) and ip.TTL > 5 and tcp.Payload[0] > 2",
+     "tcp.Payload[0b] >= 4 2 1, udp.Payload[0b] >= 4 2 -, ip.TTL >= 6 3 -, tcp.Payload[0b] >= 3 + -"},
+    {"(ip.DF ? packet[20] == 5 : packet[21] == 5)", "ip.DF == 1 1 2, packet[20b] == 5 + -, packet[21b] == 5 + -"},
     /* a test behind a decided one is jumped over */
     {"(tcp ? udp.DstPort == 5 or ip.TTL == 1 : ip.TTL == 2)", "tcp == 1 1 2, ip.TTL == 1 + -, ip.TTL == 2 + -"},
     {"(tcp.Syn ? ip.TTL == 1 : ip.TTL == 1)", "ip.TTL == 1 + -"},
@@ -199,7 +204,7 @@ goldens(void **state)
 
 /* ---- Programs put together by hand -------------------------------------- */
 
-#define PROGRAM_TESTS 24
+#define PROGRAM_TESTS 40
 #define SUBJECTS 48
 
 struct pool {
@@ -278,11 +283,42 @@ random_test(struct rng *rng, WINDIVERT_LAYER layer, uint8_t field, const struct 
     return test;
 }
 
-/* Every way to go on that jumps forward; few fields, so that they meet again. */
+static uint32_t
+random_target(struct rng *rng, const struct wd_prog *prog, uint32_t at, uint32_t ahead)
+{
+    if (at + 1 + ahead < prog->count && rng_below(rng, 3))
+        return at + 1 + ahead;
+    return rng_below(rng, 2) ? WD_ACCEPT : WD_REJECT;
+}
+
+/* Ways on that jump forward: any, or mostly along runs of tests with one other target. */
+static void
+random_ways(struct rng *rng, struct wd_prog *prog, uint32_t at, bool runs)
+{
+    struct wd_test *test = &prog->tests[at];
+    uint32_t left = prog->count - at;
+
+    if (runs && left > 1 && rng_below(rng, 16)) {
+        test->yes = prog->count > 16 && at < prog->count - 16 ? at / 16 * 16 + 16 : WD_ACCEPT;
+        test->no = at + 1 + (rng_below(rng, 16) == 0 && left > 2);
+        if (rng_below(rng, 8) == 0) {
+            uint32_t swap = test->yes;
+
+            test->yes = test->no;
+            test->no = swap;
+        }
+        return;
+    }
+    test->yes = random_target(rng, prog, at, rng_below(rng, 3) ? 0 : rng_below(rng, left));
+    test->no = random_target(rng, prog, at, rng_below(rng, 3) ? 1 : rng_below(rng, left));
+}
+
+/* Few fields, so that they meet again. */
 static void
 random_program(struct rng *rng, WINDIVERT_LAYER layer, const struct pool *pool, struct wd_prog *prog)
 {
     uint32_t kinds = 1 + rng_below(rng, 5);
+    bool runs = rng_below(rng, 2);
     uint8_t fields[5];
 
     for (uint32_t i = 0; i < kinds; i++)
@@ -294,15 +330,10 @@ random_program(struct rng *rng, WINDIVERT_LAYER layer, const struct pool *pool, 
     prog->start = 0;
     prog->count = 1 + rng_below(rng, PROGRAM_TESTS);
     for (uint32_t i = 0; i < prog->count; i++) {
-        struct wd_test *test = &prog->tests[i];
-        uint32_t *const way[] = {&test->yes, &test->no}, left = prog->count - i - 1;
-
-        *test = random_test(rng, layer, fields[rng_below(rng, kinds)], pool);
-        for (int k = 0; k < 2; k++) {
-            uint32_t ahead = rng_below(rng, 3) ? (uint32_t)k : rng_below(rng, left + 1);
-
-            *way[k] = ahead < left && rng_below(rng, 3) ? i + 1 + ahead : rng_below(rng, 2) ? WD_ACCEPT : WD_REJECT;
-        }
+        prog->tests[i] = random_test(rng, layer, fields[rng_below(rng, kinds)], pool);
+        if (runs && rng_below(rng, 3))
+            prog->tests[i].op = WD_OP_EQ;
+        random_ways(rng, prog, i, runs);
     }
 }
 
@@ -319,6 +350,19 @@ assert_equal(const struct wd_prog *plain, const struct wd_prog *optimised, const
     printf("%s\n", text);
     program_text(optimised, text);
     fail_msg("%s: %d before\n%s", what, expected, text);
+}
+
+/* The same program gives the same again. */
+static void
+assert_same(struct wd_arena *arena, const struct wd_prog *prog, const struct wd_prog *optimised)
+{
+    char first[TEXT_MAX] = "", second[TEXT_MAX] = "";
+    struct wd_prog *again;
+
+    assert_int_equal(wd_prog_optimise(arena, prog, &again), 0);
+    program_text(optimised, first);
+    program_text(again, second);
+    assert_string_equal(first, second);
 }
 
 static void
@@ -343,6 +387,7 @@ random_programs(void **state)
         snprintf(what, sizeof(what), "seed %lu, number %lu", seed, i);
         wd_arena_init(&arena, NULL);
         assert_int_equal(wd_prog_optimise(&arena, &prog, &optimised), 0);
+        assert_same(&arena, &prog, optimised);
         assert_int_equal(wd_prog_optimise(&arena, optimised, &again), 0);
         assert_true(law_program_valid(optimised) && law_program_valid(again));
         assert_true(optimised->count <= WD_OPTIMISE_GROWTH * prog.count);
@@ -476,6 +521,49 @@ byte_program(struct rng *rng, struct wd_prog *prog)
 }
 
 static void
+compare_bytes(const struct wd_prog *prog, const struct wd_prog *optimised, uint8_t at, bool outbound,
+              const char *name)
+{
+    WINDIVERT_ADDRESS addr = {.Layer = WINDIVERT_LAYER_NETWORK, .Outbound = outbound};
+    struct wd_packet packet;
+    const struct law_subject subject = {&packet, &addr};
+    uint8_t bytes[sizeof(byte_packet)];
+    char what[96];
+
+    memcpy(bytes, byte_packet, sizeof(bytes));
+    for (unsigned int value = 0; value < 256; value++) {
+        bytes[at] = (uint8_t)value;
+        snprintf(what, sizeof(what), "%s, byte %u is %u", name, at, value);
+        if (wd_packet_parse(bytes, sizeof(bytes), &packet))
+            assert_equal(prog, optimised, &subject, what);
+    }
+}
+
+/* Two chains of equalities that become one: what is only on the other branch is not met. */
+static void
+joined_chains(void **state)
+{
+    struct wd_test tests[20];
+    struct wd_prog prog = {.layer = WINDIVERT_LAYER_NETWORK, .count = 20, .tests = tests}, *optimised;
+    struct wd_arena arena;
+
+    (void)state;
+    for (uint32_t i = 0; i < 20; i++)
+        tests[i] = (struct wd_test){
+            .field = WD_F_IP_TTL, .op = WD_OP_EQ, .lo = i + 100, .yes = i % 3 ? WD_ACCEPT : WD_REJECT, .no = i + 1};
+    tests[0].lo = 7;
+    tests[0].yes = 1;
+    tests[0].no = 2;
+    tests[1].no = 3;
+    tests[2].lo = 7;
+    tests[19].no = WD_REJECT;
+    wd_arena_init(&arena, NULL);
+    assert_int_equal(wd_prog_optimise(&arena, &prog, &optimised), 0);
+    compare_bytes(&prog, optimised, 8, false, "joined chains");
+    wd_arena_free(&arena);
+}
+
+static void
 every_byte(void **state)
 {
     static const uint8_t offsets[] = {0, 1, 3, 6, 7, 8, 9, 20, 21, 32, 33, 40};
@@ -486,27 +574,18 @@ every_byte(void **state)
 
     (void)state;
     for (unsigned long i = 0; i < count; i++) {
-        WINDIVERT_ADDRESS addr = {.Layer = WINDIVERT_LAYER_NETWORK, .Outbound = i & 1};
-        uint8_t bytes[sizeof(byte_packet)], at = offsets[rng_below(&rng, sizeof(offsets))];
-        struct law_subject subject = {NULL, &addr};
+        uint8_t at = offsets[rng_below(&rng, sizeof(offsets))];
         struct wd_prog *optimised;
-        struct wd_packet packet;
         struct wd_arena arena;
-        char what[64];
+        char name[64];
 
         byte_program(&rng, &prog);
         wd_arena_init(&arena, NULL);
         assert_int_equal(wd_prog_optimise(&arena, &prog, &optimised), 0);
         before += prog.count;
         after += optimised->count;
-        subject.packet = &packet;
-        memcpy(bytes, byte_packet, sizeof(bytes));
-        for (unsigned int value = 0; value < 256; value++) {
-            bytes[at] = (uint8_t)value;
-            snprintf(what, sizeof(what), "seed %lu, number %lu, byte %u is %u", seed, i, at, value);
-            if (wd_packet_parse(bytes, sizeof(bytes), &packet))
-                assert_equal(&prog, optimised, &subject, what);
-        }
+        snprintf(name, sizeof(name), "seed %lu, number %lu", seed, i);
+        compare_bytes(&prog, optimised, at, i & 1, name);
         wd_arena_free(&arena);
     }
     print_message("seed %lu: %lu programs of %lu tests, optimised %lu\n", seed, count, before, after);
@@ -532,10 +611,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(goldens),
-        cmocka_unit_test(random_programs),
-        cmocka_unit_test(sizes),
-        cmocka_unit_test(every_byte),
+        cmocka_unit_test(goldens),       cmocka_unit_test(random_programs), cmocka_unit_test(sizes),
+        cmocka_unit_test(joined_chains), cmocka_unit_test(every_byte),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);
