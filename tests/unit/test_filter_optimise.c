@@ -128,6 +128,8 @@ static const struct {
      "tcp == 1 1 -, tcp.DstPort == 80 + 2, tcp.DstPort == 443 + -"},
     {"(tcp.Payload[0] > 3 or udp) and ip.TTL > 5 and tcp.Payload[0] > 2",
      "udp == 1 2 1, tcp.Payload[0b] >= 4 2 -, ip.TTL >= 6 3 -, tcp.Payload[0b] >= 0 + -"},
+    {"(tcp ? tcp.Payload[0] > 3 : udp) and ip.TTL > 5 and tcp.Payload[0] > 2",
+     "tcp == 1 1 2, tcp.Payload[0b] >= 4 3 -, udp == 1 3 -, ip.TTL >= 6 4 -, tcp.Payload[0b] >= 0 + -"},
     {"(tcp.Payload[0] > 3 or udp.Payload[0] > 3) and ip.TTL > 5 and tcp.Payload[0] > 2",
      "tcp.Payload[0b] >= 4 2 1, udp.Payload[0b] >= 4 2 -, ip.TTL >= 6 3 -, tcp.Payload[0b] >= 3 + -"},
     {"(ip.DF ? packet[20] == 5 : packet[21] == 5)", "ip.DF == 1 1 2, packet[20b] == 5 + -, packet[21b] == 5 + -"},
