@@ -381,14 +381,17 @@ compare_range(struct wd_tests *t, const struct manner *m)
 /*
  * Whether to do without a jump for packets that do not have the header.  It is
  * quicker for most packets, but then two ways lead on to the next test, and the
- * verifier follows each; unless the jump leads further on, or away.
+ * verifier follows each; unless the jump leads further on, or away, and where the
+ * test holds it is then known that the header is there.
  */
 static bool
 one_jump(const struct wd_tests *t, const struct wd_test *test, uint8_t without)
 {
     uint64_t hi, lo;
 
-    if (!t->g->large || wd_tests_thread(t, test->no, without) != test->no || test->no >= WD_REJECT)
+    if (!t->g->large || wd_tests_thread(t, test->no, without) != test->no)
+        return false;
+    if (test->no >= WD_REJECT && (test->yes >= WD_REJECT || !(t->place[test->yes].classes & without)))
         return false;
     if (wd_fields[test->field].kind != WD_KIND_ADDR || test->op == WD_OP_EQ || test->op == WD_OP_NE)
         return true;
