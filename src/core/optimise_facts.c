@@ -321,10 +321,13 @@ arrive(struct pass *pass, uint32_t target, const struct state *state)
  * one test instead of this one, not several.
  */
 static bool
-is_needless(struct pass *pass, const struct state *behind, uint32_t leads_to, uint32_t other_way)
+is_needless(struct pass *pass, const struct wd_opt_node *node, const struct state *behind, uint32_t leads_to,
+            uint32_t other_way)
 {
     uint32_t passed;
 
+    if (wd_opt_is_test(other_way) && pass->graph->nodes[other_way].key == node->key)
+        return false; /* both become one region */
     return follow(pass, behind, other_way, 2, &passed) == leads_to && passed <= 1;
 }
 
@@ -361,9 +364,9 @@ visit(struct pass *pass, uint32_t at, const struct state *state)
     learn(pass->graph, &failed, node, false);
     yes = follow(pass, &held, node->yes, UINT32_MAX, &passed);
     no = follow(pass, &failed, node->no, UINT32_MAX, &passed);
-    if (yes == no || is_needless(pass, &failed, no, node->yes))
+    if (yes == no || is_needless(pass, node, &failed, no, node->yes))
         return leave_out(pass, at, state, yes == no ? yes : node->yes);
-    if (is_needless(pass, &held, yes, node->no))
+    if (is_needless(pass, node, &held, yes, node->no))
         return leave_out(pass, at, state, node->no);
     note_known(pass, node, state);
     node->yes = yes;
