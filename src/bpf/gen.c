@@ -7,6 +7,7 @@
 #include <stdlib.h>
 
 #include "gen_impl.h"
+#include "gen_tail.h"
 
 #define TOUCH_MIN 64   /* tests: with fewer it does not matter how long the verifier takes, ... */
 #define LARGE_MIN 1024 /* ... from here on it matters more than some instructions for each packet */
@@ -216,10 +217,13 @@ gen_match(struct wd_gen *g)
     wd_asm_bind(&g->a, g->accept);
     wd_gen_touch(g);
     wd_gen_count(g, WD_COUNT_MATCHED);
-    if (g->opts->mode == WD_GEN_SNIFF)
+    if (g->opts->mode == WD_GEN_SNIFF) {
         wd_gen_sniff(g);
-    else
-        wd_gen_verdict(g, true);
+        return;
+    }
+    if (g->opts->ring_fd >= 0)
+        wd_gen_tail(g);
+    wd_gen_verdict(g, true);
 }
 
 static void

@@ -64,6 +64,20 @@ struct wd_record {
     uint8_t unused;
 };
 
+/*
+ * NFQUEUE hands over 65,531 bytes of a packet (a 16-bit attribute).  What is
+ * behind them the program of a diverting handle writes into a ring, with the
+ * beginning of the packet to know it by.
+ */
+#define WD_TAIL_FROM 65531
+#define WD_TAIL_MAX 44 /* up to 65,575 bytes */
+#define WD_TAIL_HEAD 64
+struct wd_tail {
+    uint32_t len; /* of the packet */
+    uint8_t head[WD_TAIL_HEAD];
+    uint8_t tail[WD_TAIL_MAX]; /* len - WD_TAIL_FROM of them */
+};
+
 struct wd_kernel;
 
 struct wd_gen_opts {
@@ -78,7 +92,7 @@ struct wd_gen_opts {
         oif; /* LOCAL_OUT: the interface that the rule in front lets through: `ifIdx`, and in the record; 0: unknown */
     uint32_t inject_magic;  /* skb->hash of packets injected inbound and into the forward path; 0: none are */
     int counters_fd;        /* map of enum wd_counter; -1: do not count */
-    int ring_fd;            /* SNIFF: the ring buffer map */
+    int ring_fd;            /* ring buffer map: SNIFF: of the records; MATCH: of the tails, -1: none are written */
     bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 32 IPv6
                                extension headers do not match */
     bool large;             /* tests: as where there are so many tests that loading takes long */

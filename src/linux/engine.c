@@ -166,7 +166,9 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
         .priority = handle->priority,
         .queue = handle->queue->nfq.num,
         .counters_fd = handle->counters_fd,
-        .ring_fd = ring ? ring->fd : -1,
+        .ring_fd = ring                                    ? ring->fd
+                   : handle->queue && handle->queue->tails ? handle->queue->tails->ring->fd
+                                                           : -1,
         .links = links,
     };
     struct wd_plan plan;
@@ -209,6 +211,8 @@ open_divert(struct wd_handle *handle, struct wd_error *err)
 {
     int error = open_queue(handle, true, err);
 
+    if (!error)
+        error = wd_tails_new(&handle->queue->tails, err);
     if (!error)
         error = wd_janitor_add(handle->queue, err);
     if (!error) {

@@ -13,6 +13,7 @@
 #define IP4_OPTION_COPIED 0x80 /* the option belongs in every fragment */
 #define IP4_OPTION_NOP 1
 #define IP6_FRAGMENT_HEADER 8
+#define LENGTH_MAX 65535 /* lo's MTU is more */
 
 static uint16_t
 get16(const uint8_t *p)
@@ -135,7 +136,7 @@ unfragmentable(const struct wd_packet *packet, uint32_t *ret_next)
 int
 wd_fragment(const struct wd_packet *packet, uint32_t mtu, uint32_t id, wd_fragment_fn fn, void *ctx)
 {
-    struct pieces pieces = {.packet = packet, .mtu = mtu, .fn = fn, .ctx = ctx, .id = id};
+    struct pieces pieces = {.packet = packet, .fn = fn, .ctx = ctx, .id = id};
     int error;
 
     if (packet->version == 4) {
@@ -152,9 +153,10 @@ wd_fragment(const struct wd_packet *packet, uint32_t mtu, uint32_t id, wd_fragme
         pieces.extra = IP6_FRAGMENT_HEADER;
         pieces.mark = mark6;
     }
-    if (mtu < pieces.head + pieces.extra + 8 || mtu > 65535)
+    pieces.mtu = mtu < LENGTH_MAX ? mtu : LENGTH_MAX;
+    if (mtu < pieces.head + pieces.extra + 8)
         return -EMSGSIZE;
-    pieces.buffer = malloc(mtu);
+    pieces.buffer = malloc(pieces.mtu);
     if (!pieces.buffer)
         return -ENOMEM;
     error = emit(&pieces);

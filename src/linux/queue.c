@@ -234,20 +234,28 @@ slot_fill(struct wd_queue *queue, struct wd_slot *slot, const struct wd_nfq_pack
     return true;
 }
 
-static void
-drop_unread(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
+void
+wd_queue_give_up(struct wd_queue *queue, struct wd_slot *slot)
 {
-    ++*counter;
     verdict_drop(queue, slot->id);
     wd_slot_put(&queue->pool, slot);
 }
 
 static void
-take_packet(struct wd_queue *queue, const struct wd_nfq_packet *nfq, unsigned int index, int64_t now)
+drop_unread(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
+{
+    ++*counter;
+    wd_queue_give_up(queue, slot);
+}
+
+static void
+take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int index, int64_t now)
 {
     struct wd_slot *slot = wd_slot_get(&queue->pool);
     struct wd_packet packet;
 
+    if (nfq->cap_len == WD_TAIL_FROM && queue->tails && wd_tails_complete(queue->tails, nfq->payload, nfq->len))
+        nfq->cap_len = nfq->len;
     if (!slot || !slot_fill(queue, slot, nfq, index)) {
         queue->stats.DropBuffer++;
         verdict_drop(queue, nfq->id);
@@ -598,6 +606,8 @@ void
 wd_queue_close_fds(struct wd_queue *queue)
 {
     wd_nfq_close(&queue->nfq);
+    if (queue->tails)
+        wd_tails_close_fds(queue->tails);
 }
 
 void
@@ -606,6 +616,7 @@ wd_queue_free(struct wd_queue *queue)
     if (!queue)
         return;
     wd_queue_close_fds(queue);
+    wd_tails_free(queue->tails);
     free_list(queue, &queue->ready);
     free_list(queue, &queue->held.list);
     free_list(queue, &queue->sent);

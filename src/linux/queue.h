@@ -27,6 +27,7 @@
 #include "linux/inject.h"
 #include "linux/nfqueue.h"
 #include "linux/slot.h"
+#include "linux/tails.h"
 
 #define WD_QUEUE_PULL 64 /* packets taken out of the kernel with one call */
 
@@ -50,8 +51,9 @@ struct wd_queue {
 
     const struct wd_prog *exact; /* evaluated here where the kernel's program is coarser; NULL: it is exact */
     struct wd_inject *inject;
-    uint64_t tag; /* of the handle, in every address */
-    bool forward; /* NETWORK_FORWARD: packets have no direction, new ones enter the forward path */
+    struct wd_tails *tails; /* the queue's; NULL: packets of more than WD_NFQ_PAYLOAD_MAX bytes come cut */
+    uint64_t tag;           /* of the handle, in every address */
+    bool forward;           /* NETWORK_FORWARD: packets have no direction, new ones enter the forward path */
     uint8_t inbound_mac[WD_INBOUND_MAC_LEN];
     struct wd_queue_limits limits;
 
@@ -86,6 +88,7 @@ void wd_queue_free(struct wd_queue *queue);
  * says.
  */
 void wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed);
+void wd_queue_give_up(struct wd_queue *queue, struct wd_slot *slot); /* another packet takes its place: dropped */
 int wd_queue_flush(struct wd_queue *queue);
 int wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex);
 

@@ -82,7 +82,7 @@ wd_ring_free(struct wd_ring *ring)
     free(ring);
 }
 
-const struct wd_record *
+const void *
 wd_ring_peek(struct wd_ring *ring, unsigned long *ret_next)
 {
     const uint8_t *data = ring->producer + page_size();
@@ -100,7 +100,7 @@ wd_ring_peek(struct wd_ring *ring, unsigned long *ret_next)
                    RECORD_ALIGN * RECORD_ALIGN;
         if (!(len & BPF_RINGBUF_DISCARD_BIT)) {
             *ret_next = next;
-            return (const void *)((const uint8_t *)head + BPF_RINGBUF_HDR_SZ);
+            return (const uint8_t *)head + BPF_RINGBUF_HDR_SZ;
         }
         consumer = next;
         wd_ring_advance(ring, consumer);

@@ -22,7 +22,7 @@ int wd_ring_new(uint32_t bytes, struct wd_ring **ret_ring, struct wd_error *err)
 void wd_ring_free(struct wd_ring *ring); /* NULL-safe */
 
 /* The next finished record, or NULL.  *ret_next: the position behind it, for wd_ring_advance.  One reader at a time. */
-const struct wd_record *wd_ring_peek(struct wd_ring *ring, unsigned long *ret_next);
+const void *wd_ring_peek(struct wd_ring *ring, unsigned long *ret_next);
 void wd_ring_advance(struct wd_ring *ring, unsigned long next);
 
 #endif

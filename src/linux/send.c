@@ -70,33 +70,6 @@ finish_bytes(uint8_t *data, uint32_t len, const WINDIVERT_ADDRESS *addr)
     return 0;
 }
 
-static int
-return_held(struct wd_queue *queue, const struct item *item)
-{
-    struct wd_slot *slot = item->slot;
-    bool changed = item->len != slot->cap_len || item->addr->Impostor || memcmp(item->data, slot->data, item->len);
-    int error = 0;
-
-    if (changed && (slot->cap_len < slot->len || item->len > WD_NFQ_PAYLOAD_MAX))
-        return -EINVAL; /* its end is in the kernel only, or it cannot be handed over */
-    if (changed) {
-        uint8_t ttl = item->data[item->packet.version == 4 ? 8 : 7];
-
-        if (item->addr->Impostor && ttl <= 1)
-            return -EHOSTUNREACH;
-        if (!wd_slot_store(&queue->pool, slot, item->data, item->len))
-            return -ENOMEM;
-        slot->csum_not_ready = false; /* what is right is now said by the address */
-        error = finish_bytes(slot->data, slot->cap_len, item->addr);
-        if (error)
-            return error;
-    }
-    wd_held_remove(&queue->held, slot);
-    wd_queue_accept(queue, slot, changed);
-    queue->stats.Returned++;
-    return 0;
-}
-
 /* Waits for room without the lock: others receive, the janitor looks after what is held, Close gets in. */
 static int
 inject_when_room(struct wd_queue *queue, const struct wd_packet *packet, const WINDIVERT_ADDRESS *addr)
@@ -117,7 +90,7 @@ inject_when_room(struct wd_queue *queue, const struct wd_packet *packet, const W
 }
 
 static int
-inject_new(struct wd_queue *queue, const struct item *item)
+inject_copy(struct wd_queue *queue, const struct item *item)
 {
     const WINDIVERT_ADDRESS *addr = item->addr;
     struct wd_packet packet = item->packet;
@@ -134,9 +107,64 @@ inject_new(struct wd_queue *queue, const struct item *item)
     if (!error && wd_packet_parse(copy, item->len, &packet))
         error = inject_when_room(queue, &packet, addr);
     wd_slot_big_put(&queue->pool, copy);
+    return error;
+}
+
+static int
+inject_new(struct wd_queue *queue, const struct item *item)
+{
+    int error = inject_copy(queue, item);
+
     if (!error)
         queue->stats.Injected++;
     return error;
+}
+
+/* A changed packet that is too long for a verdict: a new one goes on in its place. */
+static int
+replace_held(struct wd_queue *queue, const struct item *item)
+{
+    struct wd_slot *slot = item->slot;
+    int error;
+
+    wd_held_remove(&queue->held, slot); /* the lock may be left for a while */
+    error = inject_copy(queue, item);
+    if (error) {
+        wd_held_add(&queue->held, slot);
+        return error;
+    }
+    wd_queue_give_up(queue, slot);
+    queue->stats.Returned++;
+    return 0;
+}
+
+static int
+return_held(struct wd_queue *queue, const struct item *item)
+{
+    struct wd_slot *slot = item->slot;
+    bool changed = item->len != slot->cap_len || item->addr->Impostor || memcmp(item->data, slot->data, item->len);
+    int error = 0;
+
+    if (changed && slot->cap_len < slot->len)
+        return -EINVAL; /* its end is in the kernel only */
+    if (changed && item->len > WD_NFQ_PAYLOAD_MAX)
+        return replace_held(queue, item);
+    if (changed) {
+        uint8_t ttl = item->data[item->packet.version == 4 ? 8 : 7];
+
+        if (item->addr->Impostor && ttl <= 1)
+            return -EHOSTUNREACH;
+        if (!wd_slot_store(&queue->pool, slot, item->data, item->len))
+            return -ENOMEM;
+        slot->csum_not_ready = false; /* what is right is now said by the address */
+        error = finish_bytes(slot->data, slot->cap_len, item->addr);
+        if (error)
+            return error;
+    }
+    wd_held_remove(&queue->held, slot);
+    wd_queue_accept(queue, slot, changed);
+    queue->stats.Returned++;
+    return 0;
 }
 
 static int

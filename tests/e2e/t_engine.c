@@ -262,26 +262,90 @@ engine_multicast6(void)
     free(e2e_shell("a", "ip -6 route del multicast ff05::/16 dev lo table local metric 1 || true"));
 }
 
-/* A packet longer than the kernel can hand over is the last of its batch, on every kind of handle. */
+/* NFQUEUE hands over 65,531 bytes; the handle gets, and may change, all 65,535, alone and in batches. */
+static bool
+longest(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    static uint8_t expect[65536];
+    struct e2e_view v;
+    uint32_t i;
+
+    CHECK(e2e_view(packet, *len, &v) && v.end == *len, "a packet of %u bytes is cut at %u", v.end, *len);
+    memcpy(&i, packet + v.payload, 4);
+    e2e_datagram(expect, *len - v.payload, i);
+    CHECK(memcmp(packet + v.payload, expect, *len - v.payload) == 0, "datagram %u has other bytes", i);
+    if (p->arg) { /* changed: the last byte, and the port to which it goes */
+        packet[*len - 1] ^= 1;
+        packet[v.transport + 3] ^= 1;
+        addr->UDPChecksum = 0;
+    }
+    return true;
+}
+
 static void
-engine_cut_ends_batch(void)
+longest_packets(const char *ip, unsigned batch, bool change)
+{
+    int rx = e2e_udp_receiver("a", ip, change ? PORT ^ 1 : PORT), tx = e2e_udp_sender("a", ip, PORT, 0);
+    struct e2e_passer p = {.batch = batch, .edit = longest, .arg = change ? &p : NULL};
+    static uint8_t buf[65536], expect[65536];
+
+    p.handle = e2e_open(FILTER " and outbound", 0, 0);
+    e2e_pass_start(&p);
+    for (uint32_t i = 0; i < 200; i++) {
+        size_t size = 65507 - i % 9;
+
+        CHECK(e2e_send(tx, size, i), "send: error %d", errno);
+        CHECK(e2e_receive(rx, buf, sizeof(buf), 3000) == (ssize_t)size, "datagram %u did not arrive", i);
+        e2e_datagram(expect, size, i);
+        expect[size - 1] ^= change;
+        CHECK(memcmp(buf, expect, size) == 0, "datagram %u arrived with other bytes", i);
+    }
+    e2e_pass_stop(&p);
+    CHECK(p.max_len >= 65535, "the longest had %u bytes", p.max_len);
+}
+
+static void
+engine_longest4(void)
+{
+    longest_packets("127.0.0.1", 1, false);
+}
+
+static void
+engine_longest4_changed(void)
+{
+    longest_packets("127.0.0.1", 8, true);
+}
+
+static void
+engine_longest6(void)
+{
+    longest_packets("::1", 8, false);
+}
+
+static void
+engine_longest6_changed(void)
+{
+    longest_packets("::1", 1, true);
+}
+
+/* Many at once, so that batches hold several. */
+static void
+engine_longest_many(void)
 {
     int rx = e2e_udp_receiver("a", "127.0.0.1", PORT), tx = e2e_udp_sender("a", "127.0.0.1", PORT, 0);
-    HANDLE h = e2e_open(FILTER " and outbound", 0, WINDIVERT_FLAG_RECV_ONLY);
-    static uint8_t buf[3 * E2E_PACKET_MAX];
-    WINDIVERT_ADDRESS addr[3];
-    UINT addr_len, len, count = 0;
+    struct e2e_passer p = {.batch = 16, .edit = longest};
+    uint32_t sent = 0;
 
-    /* The third is there before the first is received, so a batch could hold all of them. */
-    CHECK(e2e_send(tx, 65507, 0) && e2e_send(tx, 65507, 1) && e2e_send(tx, 64, 2), "send: error %d", errno);
-    while (count < 3) {
-        addr_len = sizeof(addr);
-        CHECK_API(WinDivertRecvEx(h, buf, sizeof(buf), &len, 0, addr, &addr_len, NULL));
-        CHECK(addr_len == sizeof(addr[0]), "%u packets in a batch that begins with a cut one",
-              addr_len / (UINT)sizeof(addr[0]));
-        count++;
+    p.handle = e2e_open(FILTER " and outbound", 0, 0);
+    e2e_pass_start(&p);
+    for (unsigned round = 0; round < 20; round++) {
+        for (unsigned i = 0; i < 20; i++)
+            CHECK(e2e_send(tx, 65507, sent++), "send: error %d", errno);
+        WAIT_UNTIL(p.received == sent, 3000, "%llu of %u received", (unsigned long long)p.received, sent);
+        e2e_drain(rx);
     }
-    CHECK_API(WinDivertClose(h));
+    e2e_pass_stop(&p);
+    e2e_drain(rx);
     e2e_marker(tx, rx);
 }
 
@@ -388,7 +452,11 @@ const struct e2e_test e2e_engine_tests[] = {
     {"engine_shutdown_wakes_send", engine_shutdown_wakes_send, 0},
     {"engine_multicast4", engine_multicast4, 0},
     {"engine_multicast6", engine_multicast6, 0},
-    {"engine_cut_ends_batch", engine_cut_ends_batch, 0},
+    {"engine_longest4", engine_longest4, 0},
+    {"engine_longest4_changed", engine_longest4_changed, 0},
+    {"engine_longest6", engine_longest6, 0},
+    {"engine_longest6_changed", engine_longest6_changed, 0},
+    {"engine_longest_many", engine_longest_many, 0},
     {"engine_close_divert_beside_held", engine_close_divert_beside_held, 0},
     {"engine_close_sniff_beside_held", engine_close_sniff_beside_held, 0},
     {"engine_close_drop_beside_held", engine_close_drop_beside_held, 0},
