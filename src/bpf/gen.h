@@ -93,6 +93,7 @@ struct wd_gen_opts {
     uint32_t inject_magic;  /* skb->hash of packets injected inbound and into the forward path; 0: none are */
     int counters_fd;        /* map of enum wd_counter; -1: do not count */
     int ring_fd;            /* ring buffer map: SNIFF: of the records; MATCH: of the tails, -1: none are written */
+    bool big;               /* aggregates over 65,535 bytes, whose length field is 0, are packets, too */
     bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 32 IPv6
                                extension headers do not match */
     bool large;             /* tests: as where there are so many tests that loading takes long */

@@ -64,6 +64,43 @@ gen_load_ip(struct wd_gen *g)
     wd_asm_bind(a, loaded);
 }
 
+/* r7 = total length, r8 = header length; a length of 0 stands for more than the field can say (BIG TCP) */
+static void
+gen_big4(struct wd_gen *g)
+{
+    struct wd_asm *a = &g->a;
+    uint32_t usual = wd_asm_label(a);
+
+    if (!g->opts->big) {
+        wd_asm_jump_if(a, BPF_JLT, R7, R8, g->reject);
+        return;
+    }
+    wd_asm_jump_if(a, BPF_JGE, R7, R8, usual);
+    wd_asm_jump_if_imm(a, BPF_JNE, R7, 0, g->reject);
+    wd_gen_load_skb(g, R7, SKB_LEN);
+    wd_asm_jump_if_imm(a, BPF_JLE, R7, UINT16_MAX, g->reject);
+    wd_asm_bind(a, usual);
+}
+
+/* The same for IPv6, r7 = length behind the header. */
+static void
+gen_big6(struct wd_gen *g)
+{
+    struct wd_asm *a = &g->a;
+    uint32_t usual = wd_asm_label(a), done = wd_asm_label(a);
+
+    if (g->opts->big) {
+        wd_asm_jump_if_imm(a, BPF_JNE, R7, 0, usual);
+        wd_gen_load_skb(g, R2, SKB_LEN);
+        wd_asm_jump_if_imm(a, BPF_JLE, R2, UINT16_MAX + IP6_LEN, usual);
+        wd_asm_mov(a, R7, R2);
+        wd_asm_jump(a, done);
+        wd_asm_bind(a, usual);
+    }
+    wd_asm_alu_imm(a, BPF_ADD, R7, IP6_LEN);
+    wd_asm_bind(a, done);
+}
+
 /* r1 = first byte */
 static void
 gen_ip4(struct wd_gen *g)
@@ -76,7 +113,7 @@ gen_ip4(struct wd_gen *g)
     wd_asm_alu_imm(a, BPF_LSH, R8, 2);
     wd_asm_jump_if_imm(a, BPF_JLT, R8, IP4_MIN, g->reject);
     load_be16(g, R7, SP_IP + 2);
-    wd_asm_jump_if(a, BPF_JLT, R7, R8, g->reject);
+    gen_big4(g);
     gen_cut(g);
     wd_asm_jump_if(a, BPF_JGT, R8, R2, g->reject);
     if (!g->needs.transport)
@@ -204,7 +241,7 @@ gen_ip6(struct wd_gen *g)
     struct wd_asm *a = &g->a;
 
     load_be16(g, R7, SP_IP + 4);
-    wd_asm_alu_imm(a, BPF_ADD, R7, IP6_LEN);
+    gen_big6(g);
     gen_cut(g);
     wd_asm_jump_if_imm(a, BPF_JLT, R2, IP6_LEN, g->reject);
     if (!g->needs.transport)
