@@ -165,6 +165,7 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
         .action = action,
         .priority = handle->priority,
         .queue = handle->queue->nfq.num,
+        .split = handle->queue->nfq.split,
         .counters_fd = handle->counters_fd,
         .ring_fd = ring                                    ? ring->fd
                    : handle->queue && handle->queue->tails ? handle->queue->tails->ring->fd

@@ -38,6 +38,7 @@ put_program(const struct explainer *e, const struct wd_plan_class *class)
             class->coarse ? " in place of one that the kernel refuses" : "",
             has_flag(e, WINDIVERT_FLAG_SNIFF)  ? "what matches is copied to the ring"
             : has_flag(e, WINDIVERT_FLAG_DROP) ? "what matches is dropped"
+            : class->big                       ? "if a segment may match, the aggregate is taken apart"
                                                : "what matches goes to the queue");
     for (size_t at = 0; e->programs && at < code->count;) {
         char line[WD_DUMP_LINE];
@@ -75,6 +76,8 @@ put_class(const struct explainer *e, const struct wd_plan_class *class)
 
     if (class->rule_count)
         put_devices(e, rule);
+    if (class->big)
+        fputs("    if meta length >= 65536\n", e->out);
     for (size_t i = 0; i < class->rule_count; i++) {
         wd_native_format(rule[i].prefix, text, sizeof(text));
         if (*text)

@@ -18,13 +18,14 @@
 
 #define FIRST_QUEUE 0x5700 /* far from the low numbers that people use by hand */
 #define LAST_QUEUE 0xFEFF
+#define SPLIT_MAXLEN 16384        /* segments under way */
 #define RECEIVE_BUFFER (64 << 20) /* a limit, not an allocation; a full-size packet costs it about 2 KB + its bytes */
 #define SEND_BUFFER (4 << 20)
 
 /* ---- Configuration ------------------------------------------------------ */
 
 static struct nlmsghdr *
-config_header(struct wd_nfq *nfq, void *buf)
+config_header(struct wd_nfq *nfq, uint16_t num, void *buf)
 {
     struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
     struct nfgenmsg *nfg;
@@ -35,7 +36,7 @@ config_header(struct wd_nfq *nfq, void *buf)
     nfg = mnl_nlmsg_put_extra_header(nlh, sizeof(*nfg));
     nfg->nfgen_family = AF_UNSPEC;
     nfg->version = NFNETLINK_V0;
-    nfg->res_id = htons(nfq->num);
+    nfg->res_id = htons(num);
     return nlh;
 }
 
@@ -62,25 +63,26 @@ config_send(struct wd_nfq *nfq, struct nlmsghdr *nlh)
 }
 
 static int
-config_bind(struct wd_nfq *nfq)
+config_bind(struct wd_nfq *nfq, uint16_t num)
 {
     char buf[256] __attribute__((aligned(8)));
-    struct nlmsghdr *nlh = config_header(nfq, buf);
+    struct nlmsghdr *nlh = config_header(nfq, num, buf);
     struct nfqnl_msg_config_cmd cmd = {.command = NFQNL_CFG_CMD_BIND, .pf = htons(AF_UNSPEC)};
 
     mnl_attr_put(nlh, NFQA_CFG_CMD, sizeof(cmd), &cmd);
     return config_send(nfq, nlh);
 }
 
+/* mode: NFQNL_COPY_x; flags: NFQA_CFG_F_x */
 static int
-config_params(struct wd_nfq *nfq, uint32_t maxlen)
+config_params(struct wd_nfq *nfq, uint16_t num, uint8_t mode, uint32_t flags, uint32_t maxlen)
 {
     char buf[256] __attribute__((aligned(8)));
-    struct nlmsghdr *nlh = config_header(nfq, buf);
-    struct nfqnl_msg_config_params params = {.copy_range = htonl(0xffff), .copy_mode = NFQNL_COPY_PACKET};
+    struct nlmsghdr *nlh = config_header(nfq, num, buf);
+    struct nfqnl_msg_config_params params = {.copy_range = htonl(0xffff), .copy_mode = mode};
 
     mnl_attr_put(nlh, NFQA_CFG_PARAMS, sizeof(params), &params);
-    mnl_attr_put_u32(nlh, NFQA_CFG_FLAGS, htonl(NFQA_CFG_F_GSO));
+    mnl_attr_put_u32(nlh, NFQA_CFG_FLAGS, htonl(flags));
     mnl_attr_put_u32(nlh, NFQA_CFG_MASK, htonl(NFQA_CFG_F_GSO));
     mnl_attr_put_u32(nlh, NFQA_CFG_QUEUE_MAXLEN, htonl(maxlen));
     return config_send(nfq, nlh);
@@ -88,18 +90,33 @@ config_params(struct wd_nfq *nfq, uint32_t maxlen)
 
 /* A number in use answers EPERM, as missing rights do: try a bounded number of others. */
 static int
-bind_free_number(struct wd_nfq *nfq)
+bind_free_number(struct wd_nfq *nfq, uint16_t after, uint16_t *ret_num)
 {
     const unsigned int span = LAST_QUEUE - FIRST_QUEUE + 1;
-    unsigned int start = (unsigned int)getpid() * 64;
+    unsigned int start = after ? after - FIRST_QUEUE + 1u : (unsigned int)getpid() * 64;
     int error = -EPERM;
 
     for (unsigned int i = 0; i < 4096; i++) {
-        nfq->num = (uint16_t)(FIRST_QUEUE + (start + i) % span);
-        error = config_bind(nfq);
+        *ret_num = (uint16_t)(FIRST_QUEUE + (start + i) % span);
+        error = config_bind(nfq, *ret_num);
         if (error != -EPERM && error != -EBUSY && error != -EEXIST)
             break;
     }
+    return error;
+}
+
+/* Aggregates come unsplit to the first queue, split to the second. */
+static int
+bind_both(struct wd_nfq *nfq, uint32_t maxlen)
+{
+    int error = bind_free_number(nfq, 0, &nfq->num);
+
+    if (!error)
+        error = config_params(nfq, nfq->num, NFQNL_COPY_PACKET, NFQA_CFG_F_GSO, maxlen);
+    if (!error)
+        error = bind_free_number(nfq, nfq->num, &nfq->split);
+    if (!error)
+        error = config_params(nfq, nfq->split, NFQNL_COPY_META, 0, SPLIT_MAXLEN);
     return error;
 }
 
@@ -133,9 +150,7 @@ wd_nfq_open(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
     *nfq = (struct wd_nfq){.fd = -1};
     error = open_socket(nfq);
     if (!error)
-        error = bind_free_number(nfq);
-    if (!error)
-        error = config_params(nfq, maxlen);
+        error = bind_both(nfq, maxlen);
     if (error) {
         wd_nfq_close(nfq);
         return wd_error_set(err, error,
@@ -150,7 +165,7 @@ int
 wd_nfq_set_maxlen(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
 {
     char buf[256] __attribute__((aligned(8)));
-    struct nlmsghdr *nlh = config_header(nfq, buf);
+    struct nlmsghdr *nlh = config_header(nfq, nfq->num, buf);
 
     nlh->nlmsg_flags = NLM_F_REQUEST; /* no answer that could meet packets in the buffer; errors are not expected */
     mnl_attr_put_u32(nlh, NFQA_CFG_QUEUE_MAXLEN, htonl(maxlen));
@@ -182,7 +197,7 @@ void
 wd_nfq_wake(struct wd_nfq *nfq)
 {
     char buf[256] __attribute__((aligned(8)));
-    struct nlmsghdr *nlh = config_header(nfq, buf);
+    struct nlmsghdr *nlh = config_header(nfq, nfq->num, buf);
     struct nfqnl_msg_config_cmd cmd = {.command = NFQNL_CFG_CMD_PF_UNBIND, .pf = htons(AF_UNSPEC)};
 
     struct iovec iov;
@@ -255,10 +270,12 @@ parse_packet(const struct nlmsghdr *nlh, struct wd_nfq_packet *ret_packet)
 {
     const struct nlattr *attr;
 
-    *ret_packet = (struct wd_nfq_packet){0};
+    const struct nfgenmsg *nfg = mnl_nlmsg_get_payload(nlh);
+
+    *ret_packet = (struct wd_nfq_packet){.queue = ntohs(nfg->res_id)};
     mnl_attr_for_each(attr, nlh, sizeof(struct nfgenmsg)) parse_attr(attr, ret_packet);
     if (!ret_packet->payload)
-        return WD_NFQ_OTHER;
+        return WD_NFQ_META;
     if (ret_packet->len < ret_packet->cap_len)
         ret_packet->len = ret_packet->cap_len;
     return WD_NFQ_PACKET;
@@ -309,6 +326,15 @@ add_iov(struct wd_nfq_batch *batch, const void *base, size_t len)
         return;
     }
     batch->iov[batch->iov_count++] = (struct iovec){.iov_base = (void *)(uintptr_t)base, .iov_len = len};
+}
+
+uint32_t
+wd_nfq_batch_repeat(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id)
+{
+    struct wd_nfq split = {.num = nfq->split, .seq = nfq->seq};
+
+    nfq->seq = wd_nfq_batch_add(&split, batch, id, NF_REPEAT, NULL, 0, false);
+    return nfq->seq;
 }
 
 uint32_t

@@ -20,8 +20,10 @@
 
 struct wd_nfq {
     int fd;
-    uint16_t num; /* queue number */
-    uint32_t seq; /* of the last message sent */
+    uint16_t num;   /* queue number */
+    uint16_t split; /* of a second queue on the same socket: what comes there comes in segments, without bytes; each
+                       is to be sent through the rules again (NF_REPEAT) */
+    uint32_t seq;   /* of the last message sent */
 };
 
 /* What one message says of one packet; payload points into the message. */
@@ -34,13 +36,19 @@ struct wd_nfq_packet {
     uint32_t len;             /* of the packet in the kernel */
     uint32_t cap_len;         /* bytes of payload here: less only past 65,531 */
     uint8_t *payload;
-    uint8_t hook; /* NF_INET_x */
+    uint16_t queue; /* num or split */
+    uint8_t hook;   /* NF_INET_x */
     bool gso;
     bool csum_not_ready;    /* the transport checksum is still to be filled in by the device */
     bool csum_not_verified; /* nobody has checked it yet */
 };
 
-enum wd_nfq_msg { WD_NFQ_PACKET, WD_NFQ_ACK /* or an error */, WD_NFQ_OTHER };
+enum wd_nfq_msg {
+    WD_NFQ_PACKET,
+    WD_NFQ_META /* a packet without bytes */,
+    WD_NFQ_ACK /* or an error */,
+    WD_NFQ_OTHER
+};
 
 struct wd_nfq_ack {
     uint32_t seq; /* of the message that is answered */
@@ -98,6 +106,8 @@ wd_nfq_batch_full(const struct wd_nfq_batch *batch)
  * bytes.  ack: the kernel is to confirm it.  Returns the message's sequence
  * number.
  */
+/* Sends a packet of the queue `split` through the rules again. */
+uint32_t wd_nfq_batch_repeat(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id);
 uint32_t wd_nfq_batch_add(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id, uint32_t verdict,
                           const void *payload, size_t len, bool ack);
 /* Sends what was gathered and empties the batch.  0 or -errno. */

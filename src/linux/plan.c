@@ -90,6 +90,22 @@ know(struct wd_known *known, enum wd_field field, uint64_t value)
     known->value[field] = value;
 }
 
+/* Only TCP makes aggregates of that size; in these fields a segment is not like the aggregate. */
+static void
+know_aggregate(struct wd_known *known)
+{
+    static const enum wd_field fields[] = {
+        WD_F_LENGTH,        WD_F_PACKET,        WD_F_PACKET16,     WD_F_PACKET32,          WD_F_IP_LENGTH,
+        WD_F_IP_ID,         WD_F_IP_CHECKSUM,   WD_F_IPV6_LENGTH,  WD_F_IPV6_NEXTHDR,      WD_F_TCP_SEQNUM,
+        WD_F_TCP_PSH,       WD_F_TCP_FIN,       WD_F_TCP_CHECKSUM, WD_F_TCP_PAYLOADLENGTH, WD_F_TCP_PAYLOAD,
+        WD_F_TCP_PAYLOAD16, WD_F_TCP_PAYLOAD32,
+    };
+
+    know(known, WD_F_TCP, 1);
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+        known->state[fields[i]] = WD_UNDECIDED;
+}
+
 static struct wd_known
 known_at(const struct planner *planner, const struct wd_rule *rule)
 {
@@ -112,6 +128,8 @@ known_at(const struct planner *planner, const struct wd_rule *rule)
         know(&known, WD_F_IFIDX, rule->oif ? rule->oif : OTHER_IFINDEX);
     else if (outbound)
         known.state[WD_F_IFIDX] = WD_UNDECIDED;
+    if (rule->big)
+        know_aggregate(&known);
     if (planner->opts->action == WD_RULE_QUEUE) { /* decided by the library, with the Timestamp that it reports */
         known.state[WD_F_TIMESTAMP] = WD_UNDECIDED;
         known.state[WD_F_RANDOM8] = WD_UNDECIDED;
@@ -135,9 +153,10 @@ generate(const struct planner *planner, const struct wd_prog *prog, const struct
         .oif = rule->dev == WD_RULE_LOOPBACK_DEV ? LOOPBACK_IFINDEX : rule->oif,
         .inject_magic = wd_inbound_magic(),
         .counters_fd = opts->counters_fd,
-        .ring_fd = opts->ring_fd,
+        .ring_fd = rule->big ? -1 : opts->ring_fd,
         .bounded = !wd_bpf_can_loop() || !wd_tier_has(WD_FEATURE_MAY_GOTO),
         .kernel = planner->kernel,
+        .big = rule->big || opts->action != WD_RULE_QUEUE,
     };
     enum bpf_prog_type type = planner->kernel ? WD_BPF_PROG_TYPE_NETFILTER : BPF_PROG_TYPE_SOCKET_FILTER;
     int error = wd_gen(prog, &gen, &class->code, planner->err);
@@ -187,7 +206,7 @@ add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_r
     if (!prefix)
         return -ENOMEM;
     error = wd_native_prefixes(&plan->arena, prog, like->hook == WD_HOOK_LOCAL_OUT, prefix, &count);
-    if (!error && planner->if_count > PREFIXED_IFS_MAX) {
+    if (!error && (like->big || planner->if_count > PREFIXED_IFS_MAX)) {
         prefix[0].count = 0;
         count = 1;
     }
@@ -204,7 +223,7 @@ add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_r
 }
 
 static struct wd_plan_class *
-new_class(struct wd_plan *plan, enum wd_hook hook)
+new_class(struct wd_plan *plan, enum wd_hook hook, bool big)
 {
     struct wd_plan_class *class = wd_arena_alloc(&plan->arena, 1, sizeof(*class));
 
@@ -212,6 +231,7 @@ new_class(struct wd_plan *plan, enum wd_hook hook)
         return NULL;
     class->prog_fd = -1;
     class->hook = hook;
+    class->big = big;
     class->first_rule = plan->count;
     *plan->last_class = class;
     plan->last_class = &class->next;
@@ -246,7 +266,7 @@ plan_class(struct planner *planner, const struct wd_rule *like)
 
     if (!error && prog->start == WD_REJECT)
         return 0;
-    class = error ? NULL : new_class(plan, like->hook);
+    class = error ? NULL : new_class(plan, like->hook, like->big);
     if (!class)
         return wd_error_set(planner->err, -ENOMEM, NULL, "specialise the filter: out of memory");
     error = generate(planner, prog, like, class);
@@ -259,11 +279,37 @@ plan_class(struct planner *planner, const struct wd_rule *like)
     }
     if (error || planner->kernel)
         return error;
-    plan->exact &= exact && !class->coarse;
-    if (!exact)
-        note_undecided(planner, &known);
+    if (!like->big) {
+        plan->exact &= exact && !class->coarse;
+        if (!exact)
+            note_undecided(planner, &known);
+    }
     error = add_rules(planner, prog, like, class);
     return error ? wd_error_set(planner->err, error, NULL, "plan the rules: out of memory") : 0;
+}
+
+/*
+ * Aggregates of more than 65,535 bytes are no packets to a program: those of
+ * which a segment may match are taken apart, and the segments come again.
+ */
+static int
+plan_big(struct planner *planner, const struct wd_rule *like)
+{
+    struct wd_rule big = *like;
+
+    if (planner->opts->action != WD_RULE_QUEUE)
+        return 0;
+    big.big = true;
+    big.queue = planner->opts->split;
+    return plan_class(planner, &big);
+}
+
+static int
+plan_both(struct planner *planner, const struct wd_rule *like)
+{
+    int error = plan_class(planner, like);
+
+    return error ? error : plan_big(planner, like);
 }
 
 /* ---- The NETWORK layer -------------------------------------------------- */
@@ -286,7 +332,7 @@ plan_dev(struct planner *planner, enum wd_hook hook, enum wd_rule_dev dev, uint3
     struct wd_rule like = rule_at(planner, hook, dev);
 
     like.oif = oif;
-    return plan_class(planner, &like);
+    return plan_both(planner, &like);
 }
 
 /* Outgoing by none of the interfaces that have rules of their own. */
@@ -301,7 +347,7 @@ plan_rest(struct planner *planner)
     memcpy(ifs, planner->ifs, sizeof(planner->ifs));
     like.not_oif = ifs;
     like.not_oif_count = planner->if_count;
-    return plan_class(planner, &like);
+    return plan_both(planner, &like);
 }
 
 /* Outbound: loopback, each interface that matters, the others; or all in one where it makes no difference. */

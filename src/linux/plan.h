@@ -16,7 +16,8 @@ struct wd_plan_opts {
     enum wd_gen_mode mode;
     enum wd_rule_action action;
     int16_t priority;
-    uint16_t queue;  /* QUEUE: its number */
+    uint16_t queue;  /* QUEUE: its number, ... */
+    uint16_t split;  /* ... and that of the one that takes aggregates apart */
     int counters_fd; /* map of the programs' counters */
     int ring_fd;     /* SNIFF */
     bool links;      /* SNIFF, DROP: programs for links instead of rules */
@@ -30,6 +31,7 @@ struct wd_plan_class {
     size_t first_rule, rule_count; /* in the array of the plan; links have none */
     struct wd_code code;
     int prog_fd;
+    bool big;    /* the class of the aggregates over 65,535 bytes */
     bool coarse; /* the program is only a stand-in: the kernel refused the filter's */
 };
 

@@ -281,6 +281,16 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
     }
 }
 
+/* A segment of an aggregate that was too large for us: as a packet of its own it goes through the rules again. */
+static void
+repeat(struct wd_queue *queue, const struct wd_nfq_packet *nfq)
+{
+    if (nfq->queue != queue->nfq.split)
+        return;
+    wd_nfq_batch_repeat(&queue->nfq, &queue->batch, nfq->id);
+    send_if_full(queue);
+}
+
 /*
  * What came with one recvmmsg(); seq is of the last verdict sent before it.
  * Where the kernel had fewer messages than were asked for, every answer to
@@ -300,6 +310,9 @@ take_messages(struct wd_queue *queue, int count, uint32_t seq)
             break;
         case WD_NFQ_ACK:
             take_ack(queue, &ack);
+            break;
+        case WD_NFQ_META:
+            repeat(queue, &packet);
             break;
         case WD_NFQ_OTHER:
             break;

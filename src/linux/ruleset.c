@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
 #include "ruleset.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -293,12 +294,43 @@ add_compare(struct batch *batch, struct nftnl_rule *nft, const struct wd_compare
     add_expr(batch, nft, cmp);
 }
 
+/* meta length >= 65536; the register holds it in the byte order of the machine */
+static void
+add_big(struct batch *batch, struct nftnl_rule *nft)
+{
+    struct nftnl_expr *meta = nftnl_expr_alloc("meta"), *order = nftnl_expr_alloc("byteorder"),
+                      *cmp = nftnl_expr_alloc("cmp");
+    const uint32_t least = htonl(UINT16_MAX + 1);
+
+    if (meta) {
+        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_KEY, NFT_META_LEN);
+        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_DREG, NFT_REG_1);
+    }
+    if (order) {
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_DREG, NFT_REG_1);
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_OP, NFT_BYTEORDER_HTON);
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_LEN, sizeof(least));
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_SIZE, sizeof(least));
+    }
+    if (cmp) {
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, NFT_CMP_GTE);
+        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, &least, sizeof(least));
+    }
+    add_expr(batch, nft, meta);
+    add_expr(batch, nft, order);
+    add_expr(batch, nft, cmp);
+}
+
 /* What most packets fail at comes first. */
 static void
 add_prefix(struct batch *batch, struct nftnl_rule *nft, const struct wd_rule *rule)
 {
     const uint16_t loopback = ARPHRD_LOOPBACK;
 
+    if (rule->big)
+        add_big(batch, nft);
     for (unsigned int i = 0; rule->prefix && i < rule->prefix->count; i++)
         add_compare(batch, nft, &rule->prefix->compare[i]);
     if (rule->dev != WD_RULE_ANY_DEV)

@@ -36,6 +36,7 @@ struct wd_rule {
     const uint32_t *not_oif; /* but none leaving by these */
     unsigned int not_oif_count;
     const struct wd_prefix *prefix; /* only packets that fulfil it; NULL: all */
+    bool big;                       /* only aggregates over 65,535 bytes */
     int prog_fd;                    /* SOCKET_FILTER program; < 0: every packet */
     enum wd_rule_action action;
     uint16_t queue; /* QUEUE: first queue number */

@@ -11,10 +11,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "core/bytes.h"
 #include "core/cksum.h"
 #include "core/packet.h"
 
-#define NAP_NS 50000       /* a reader that has just emptied the ring naps so long before it asks to be woken */
+#define NAP_NS 50000 /* a reader that has just emptied the ring naps so long before it asks to be woken */
+#define IP6_LEN 40
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
 
 struct wd_sniff {
@@ -26,6 +28,7 @@ struct wd_sniff {
     struct wd_ring *rings; /* oldest first; only the last one is written to */
     uint64_t *counters;
     const struct wd_prog *exact;
+    struct wd_record *first; /* room for the beginning of a large aggregate; NULL until there is one */
     WINDIVERT_EXT_STATS stats;
 };
 
@@ -74,6 +77,7 @@ wd_sniff_free(struct wd_sniff *sniff)
         wd_ring_free(sniff->rings);
         sniff->rings = next;
     }
+    free(sniff->first);
     if (sniff->wake_fd >= 0)
         close(sniff->wake_fd);
     pthread_cond_destroy(&sniff->followers);
@@ -135,6 +139,37 @@ record_address(const struct wd_record *record, const struct wd_packet *packet, W
     };
 }
 
+static bool
+is_aggregate(const struct wd_record *record)
+{
+    const uint8_t *ip = (const uint8_t *)(record + 1);
+
+    return record->len > UINT16_MAX && record->cap_len > IP6_LEN && wd_load_be16(ip + (ip[0] >> 4 == 4 ? 2 : 4)) == 0;
+}
+
+/*
+ * An aggregate of more than 65,535 bytes has a length of 0 and is longer than
+ * any packet a program expects: its beginning becomes one, of the greatest
+ * length that there is.  NULL: no memory.
+ */
+static const struct wd_record *
+cut_aggregate(struct wd_sniff *sniff, const struct wd_record *record)
+{
+    bool v4 = *(const uint8_t *)(record + 1) >> 4 == 4;
+    uint32_t room = UINT16_MAX + (v4 ? 0 : IP6_LEN), len = record->cap_len < room ? record->cap_len : room;
+    uint8_t *ip;
+
+    if (!sniff->first)
+        sniff->first = malloc(sizeof(*record) + UINT16_MAX + IP6_LEN);
+    if (!sniff->first)
+        return NULL;
+    memcpy(sniff->first, record, sizeof(*record) + len);
+    sniff->first->len = sniff->first->cap_len = len;
+    ip = (uint8_t *)(sniff->first + 1);
+    wd_store_be16(ip + (v4 ? 2 : 4), (uint16_t)(v4 ? len : len - IP6_LEN));
+    return sniff->first;
+}
+
 /* Parses and, where the programs are coarser than the filter, decides. */
 static bool
 record_matches(struct wd_sniff *sniff, const struct wd_record *record, struct wd_packet *ret_packet)
@@ -184,7 +219,11 @@ take_records(struct wd_sniff *sniff, struct wd_recv *io, bool *ret_cut)
     unsigned long next;
 
     while (io->ret_count < io->addr_count && (record = next_record(sniff, &next))) {
-        if (!record_matches(sniff, record, &packet))
+        if (is_aggregate(record))
+            record = cut_aggregate(sniff, record);
+        if (!record)
+            sniff->stats.DropBuffer++;
+        else if (!record_matches(sniff, record, &packet))
             sniff->stats.Unmatched++;
         else if (!deliver(sniff, record, &packet, io, ret_cut))
             return;
@@ -326,7 +365,7 @@ wd_sniff_get_stats(struct wd_sniff *sniff, WINDIVERT_EXT_STATS *ret_stats)
 {
     pthread_mutex_lock(&sniff->lock);
     *ret_stats = sniff->stats;
-    ret_stats->DropBuffer = __atomic_load_n(&sniff->counters[WD_COUNT_RING_FULL], __ATOMIC_RELAXED);
+    ret_stats->DropBuffer += __atomic_load_n(&sniff->counters[WD_COUNT_RING_FULL], __ATOMIC_RELAXED);
     ret_stats->DropLength = __atomic_load_n(&sniff->counters[WD_COUNT_TOO_MANY], __ATOMIC_RELAXED);
     pthread_mutex_unlock(&sniff->lock);
 }

@@ -379,7 +379,7 @@ error_open_close_200(void)
 
     for (unsigned i = 0; i < 200; i++) {
         h = e2e_open(FILTER, (INT16)(i % 7), kinds[i % 4]);
-        CHECK(i || e2e_queue_count("a") == 1, "a handle without a queue");
+        CHECK(i || e2e_queue_count("a") >= 1, "a handle without a queue");
         CHECK_API(WinDivertClose(h));
         if (i == 19) {
             fds = open_descriptors(&unused);

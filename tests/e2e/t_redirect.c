@@ -162,10 +162,10 @@ redirect_to_loopback6(void)
 static void
 redirect_between_local_ports(void)
 {
-    e2e_shell("a", "ip link set lo mtu 16384");
+
     translated("loopback and (tcp.DstPort == 5001 or tcp.SrcPort == 5999)", "a",
                &(struct route){"127.0.0.1", "127.0.0.1", PROXY});
-    e2e_shell("a", "ip link set lo mtu 65536");
+
 }
 
 /* ---- Inbound ------------------------------------------------------------ */
