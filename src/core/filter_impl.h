@@ -6,7 +6,7 @@
 
 struct wd_filter {
     WINDIVERT_LAYER layer;
-    const struct wd_node *tree; /* folded */
+    const struct wd_node *tree;  /* folded */
     const struct wd_prog *plain; /* the tree's tests in their order */
     const struct wd_prog *prog;
 };

@@ -189,8 +189,8 @@ struct e2e_tcp {
     const char *client_ns, *server_ns, *server_ip;
     uint16_t port;
     unsigned streams;
-    size_t bytes;           /* each way of each stream */
-    uint8_t client_xor;     /* what happens on the way to each byte the client sends */
+    size_t bytes;       /* each way of each stream */
+    uint8_t client_xor; /* what happens on the way to each byte the client sends */
 };
 /* Both ends send `bytes` bytes, both compare the SHA-256 of what arrived; fails on a difference. */
 void e2e_tcp_run(const struct e2e_tcp *t);

@@ -165,7 +165,6 @@ redirect_between_local_ports(void)
 
     translated("loopback and (tcp.DstPort == 5001 or tcp.SrcPort == 5999)", "a",
                &(struct route){"127.0.0.1", "127.0.0.1", PROXY});
-
 }
 
 /* ---- Inbound ------------------------------------------------------------ */
