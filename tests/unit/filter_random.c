@@ -6,6 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+static uint32_t
+tape_byte(struct rng *rng)
+{
+    if (!rng->tape_left)
+        return 0;
+    rng->tape_left--;
+    return *rng->tape++;
+}
+
 uint64_t
 rng_next(struct rng *rng) /* splitmix64 */
 {
@@ -13,12 +22,21 @@ rng_next(struct rng *rng) /* splitmix64 */
 
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9;
     z = (z ^ z >> 27) * 0x94D049BB133111EB;
-    return z ^ z >> 31;
+    z ^= z >> 31;
+    return rng->tape_left ? (z & ~UINT64_C(0xFF)) | tape_byte(rng) : z;
 }
 
+/* One byte of the tape is enough for most choices; a choice is its value, so that a change of one bit is a small one. */
 uint32_t
 rng_below(struct rng *rng, uint32_t limit)
 {
+    if (rng->tape_left && limit) {
+        uint32_t value = tape_byte(rng);
+
+        for (uint32_t rest = (limit - 1) >> 8; rest; rest >>= 8)
+            value = value << 8 | tape_byte(rng);
+        return value % limit;
+    }
     return (uint32_t)((rng_next(rng) >> 32) * limit >> 32);
 }
 

@@ -8,6 +8,8 @@
 
 struct rng {
     uint64_t state;
+    const uint8_t *tape; /* while there are any left, the choices are read from these bytes (fuzzing) */
+    size_t tape_left;
 };
 
 uint64_t rng_next(struct rng *rng);

@@ -21,108 +21,21 @@
 
 #include <cmocka.h>
 
-#include "bpf/gen.h"
 #include "bpf/load.h"
+#include "bpf_law.h"
 #include "core/optimise.h"
-#include "filter_law.h"
-#include "filter_random.h"
 
 #define SKIPPED 77
-#define TEST_RUN_IFINDEX 1    /* the device of a test packet is lo */
-#define TEST_RUN_LEN_MAX 3400 /* the kernel takes no more than fits into a page with its own data */
 #define RANDOM_PACKETS 40
 
 static struct corpus *corpus;
 
-/* ---- Packets ------------------------------------------------------------ */
-
-#define VARIED_MAX 4096
-
-struct varied {
-    uint8_t bytes[VARIED_MAX];
-    size_t len;
-};
-
-static uint8_t
-pick(struct rng *rng, const uint8_t *from, uint32_t count)
+void
+law_failed(void)
 {
-    return from[rng_below(rng, count)];
+    fail();
+    abort();
 }
-
-/* Puts an extension header behind the IPv6 header: of every kind, its length mostly as it should be. */
-static void
-insert_extension(struct rng *rng, struct varied *packet)
-{
-    static const uint8_t kinds[] = {0, 43, 44, 44, 44, 51, 60, 135, 59, 6};
-    static const uint8_t offsets[] = {0, 0, 0, 0, 1, 0xFF}, flags[] = {0, 1, 6, 7, 8, 9, 0xF8};
-    uint8_t kind = pick(rng, kinds, sizeof(kinds)), units = (uint8_t)rng_below(rng, 3), *ext = packet->bytes + 40;
-    size_t len = kind == 44 ? 8 : kind == 51 ? (units + 2u) * 4 : (units + 1u) * 8;
-    uint32_t total;
-
-    if (packet->len < 40 || packet->bytes[0] >> 4 != 6 || packet->len + len > VARIED_MAX)
-        return;
-    memmove(ext + len, ext, packet->len - 40);
-    for (size_t i = 0; i < len; i++)
-        ext[i] = (uint8_t)rng_next(rng);
-    ext[0] = packet->bytes[6];
-    ext[1] = rng_below(rng, 8) ? units : (uint8_t)rng_next(rng);
-    ext[2] = pick(rng, offsets, sizeof(offsets));
-    ext[3] = pick(rng, flags, sizeof(flags));
-    packet->bytes[6] = kind;
-    packet->len += len;
-    total = (uint32_t)(packet->bytes[4] << 8 | packet->bytes[5]) + (uint32_t)len;
-    packet->bytes[4] = (uint8_t)(total >> 8);
-    packet->bytes[5] = (uint8_t)total;
-}
-
-/* The lengths in the IP header, near what they were. */
-static void
-change_lengths(struct rng *rng, struct varied *packet)
-{
-    static const uint8_t words[] = {0, 4, 5, 5, 6, 10, 15};
-    uint8_t *total = packet->bytes + (packet->bytes[0] >> 4 == 6 ? 4 : 2);
-
-    if (packet->len < 20)
-        return;
-    total[1] = (uint8_t)(total[1] + rng_below(rng, 41) - 20);
-    if (rng_below(rng, 4) == 0)
-        total[0] = (uint8_t)rng_below(rng, 2);
-    if (packet->bytes[0] >> 4 == 4 && rng_below(rng, 3) == 0)
-        packet->bytes[0] = 0x40 | pick(rng, words, sizeof(words));
-}
-
-/* A packet of the vectors: extended, with other lengths, with bytes behind it, cut off, with bytes changed. */
-static void
-vary(struct rng *rng, struct varied *ret)
-{
-    const struct corpus_packet *from = &corpus->packets[rng_below(rng, (uint32_t)corpus->packet_count)];
-
-    ret->len = from->len < TEST_RUN_LEN_MAX - 400 ? from->len : TEST_RUN_LEN_MAX - 400;
-    memcpy(ret->bytes, from->data, ret->len);
-    while (rng_below(rng, 3) == 0)
-        insert_extension(rng, ret);
-    if (rng_below(rng, 3) == 0)
-        change_lengths(rng, ret);
-    if (rng_below(rng, 4) == 0)
-        for (uint32_t more = rng_below(rng, 12); more && ret->len < VARIED_MAX; more--)
-            ret->bytes[ret->len++] = (uint8_t)rng_next(rng);
-    if (ret->len && rng_below(rng, 4) == 0)
-        ret->len = rng_below(rng, (uint32_t)(rng_below(rng, 2) && ret->len > 80 ? 80 : ret->len)) + 1;
-    while (ret->len && rng_below(rng, 3) == 0)
-        ret->bytes[rng_below(rng, (uint32_t)(ret->len > 80 ? 80 : ret->len))] ^= (uint8_t)(1 << rng_below(rng, 8));
-}
-
-/* ---- One program -------------------------------------------------------- */
-
-/* How a program is generated, and the address that goes with it. */
-struct setting {
-    struct wd_gen_opts opts;
-    bool tagged; /* the packets carry the tag of a handle above ours */
-};
-
-static struct {
-    unsigned long filters, programs, runs, matches;
-} counts;
 
 static unsigned long
 number_of(const char *name, unsigned long otherwise)
@@ -132,169 +45,39 @@ number_of(const char *name, unsigned long otherwise)
     return text ? strtoul(text, NULL, 10) : otherwise;
 }
 
-static struct setting
-random_setting(struct rng *rng, enum wd_hook hook)
-{
-    static const uint64_t times[] = {1, 99, 100, 12345, 100000, 1000000000000, UINT64_MAX / 2};
-    const struct corpus_packet *sample = &corpus->packets[rng_below(rng, (uint32_t)corpus->packet_count)];
-    const WINDIVERT_ADDRESS *addr = &sample->addr[0][rng_below(rng, CORPUS_ADDRESSES)];
-    uint64_t time = times[rng_below(rng, sizeof(times) / sizeof(times[0]))];
-
-    if (rng_below(rng, 2) && addr->Timestamp > 0 && addr->Timestamp < INT64_MAX / 100)
-        time = (uint64_t)addr->Timestamp * 100 + rng_below(rng, 100);
-    return (struct setting){
-        .opts =
-            {
-                .hook = hook,
-                .mode = WD_GEN_MATCH,
-                .priority = (int16_t)((int)rng_below(rng, 101) - 50),
-                .loopback = rng_below(rng, 2),
-                .loopback_known = true,
-                .oif = addr->Network.IfIdx ? addr->Network.IfIdx : 3,
-                .counters_fd = -1,
-                .ring_fd = -1,
-                .bounded = rng_below(rng, 4) == 0,
-                .large = rng_below(rng, 3) == 0,
-                .fixed_time_ns = time,
-            },
-        .tagged = rng_below(rng, 4) == 0,
-    };
-}
-
-static WINDIVERT_ADDRESS
-address_of(const struct setting *setting, const struct wd_packet *packet)
-{
-    bool outbound = setting->opts.hook == WD_HOOK_LOCAL_OUT;
-    WINDIVERT_ADDRESS addr = {
-        .Timestamp = (INT64)(setting->opts.fixed_time_ns / 100),
-        .Layer = setting->opts.hook == WD_HOOK_FORWARD ? WINDIVERT_LAYER_NETWORK_FORWARD : WINDIVERT_LAYER_NETWORK,
-        .Event = WINDIVERT_EVENT_NETWORK_PACKET,
-        .Outbound = outbound,
-        .Loopback = setting->opts.loopback,
-        .Impostor = setting->tagged,
-        .IPv6 = packet->version == 6,
-        .Network.IfIdx = outbound ? setting->opts.oif : TEST_RUN_IFINDEX,
-    };
-
-    return addr;
-}
-
-static int
-load(const struct wd_prog *prog, const struct setting *setting, const char *text)
-{
-    struct wd_error error = {0};
-    struct wd_code code;
-    int fd;
-
-    if (wd_gen(prog, &setting->opts, &code, &error) < 0)
-        fail_msg("hook %d: %s\n%s", (int)setting->opts.hook, error.text, text);
-    if (wd_bpf_load(BPF_PROG_TYPE_SOCKET_FILTER, code.insns, code.count, "wd_law", &fd, &error) < 0)
-        fail_msg("hook %d: %s\n%s", (int)setting->opts.hook, error.text, text);
-    wd_code_free(&code);
-    counts.programs++;
-    return fd;
-}
-
-static bool
-run(int fd, const struct setting *setting, const uint8_t *bytes, size_t len)
-{
-    struct __sk_buff ctx = {0};
-    struct wd_error error;
-    uint32_t value;
-
-    if (setting->tagged)
-        ctx.priority = WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(setting->opts.priority + 1) << 4;
-    if (wd_bpf_test_run(fd, bytes, len, &ctx, sizeof(ctx), &value, &error) < 0)
-        fail_msg("%zu bytes: %s", len, error.text);
-    counts.runs++;
-    counts.matches += value != 0;
-    return value != 0;
-}
-
-static void
-print_bytes(const uint8_t *bytes, size_t len)
-{
-    for (size_t i = 0; i < len; i++)
-        printf("%02x", bytes[i]);
-    printf("\n");
-}
-
-/* packet: NULL where the bytes are none */
-static void
-compare(int fd, const struct setting *setting, const struct wd_prog *prog, const char *text, const uint8_t *bytes,
-        size_t len, const struct wd_packet *packet)
-{
-    WINDIVERT_ADDRESS addr;
-    bool expected = false, seen;
-
-    if (len == 0 || len > TEST_RUN_LEN_MAX)
-        return;
-    if (packet) {
-        addr = address_of(setting, packet);
-        expected = wd_prog_eval(prog, packet, &addr);
-    }
-    seen = run(fd, setting, bytes, len);
-    if (seen == expected)
-        return;
-    print_bytes(bytes, len);
-    fail_msg("hook %d, %s, time %llu, out interface %u: evaluator %d, program %d\n%s", (int)setting->opts.hook,
-             setting->tagged ? "tagged" : "not tagged", (unsigned long long)setting->opts.fixed_time_ns,
-             setting->opts.oif, expected, seen, text);
-}
+/* ---- One program -------------------------------------------------------- */
 
 /* The generated program of prog against the evaluation of what it stands for. */
 static void
-compare_all(const struct wd_prog *prog, const struct wd_prog *meant, const struct setting *setting, const char *text,
-            struct rng *rng)
+compare_all(const struct wd_prog *prog, const struct wd_prog *meant, const struct law_setting *setting,
+            const char *text, struct rng *rng)
 {
-    int fd = load(prog, setting, text);
+    int fd = law_load(prog, setting, text);
 
     for (size_t i = 0; i < corpus->packet_count; i++) {
         const struct corpus_packet *row = &corpus->packets[i];
 
-        compare(fd, setting, meant, text, row->data, row->len, row->valid ? &row->packet : NULL);
+        law_compare(fd, setting, meant, text, row->data, row->len, row->valid ? &row->packet : NULL);
     }
     for (int i = 0; i < RANDOM_PACKETS; i++) {
         struct wd_packet packet;
-        struct varied varied;
+        struct law_packet varied;
 
-        vary(rng, &varied);
-        compare(fd, setting, meant, text, varied.bytes, varied.len,
-                wd_packet_parse(varied.bytes, varied.len, &packet) ? &packet : NULL);
+        law_vary(rng, corpus, &varied);
+        law_compare(fd, setting, meant, text, varied.bytes, varied.len,
+                    wd_packet_parse(varied.bytes, varied.len, &packet) ? &packet : NULL);
     }
     close(fd);
 }
 
 /* ---- One filter --------------------------------------------------------- */
 
-static void
-know(struct wd_known *known, enum wd_field field, uint64_t value)
-{
-    known->state[field] = WD_KNOWN;
-    known->value[field] = value;
-}
-
-/* As the engine specialises it. */
-static struct wd_known
-known_of(const struct setting *setting)
-{
-    struct wd_known known = {0};
-    bool outbound = setting->opts.hook == WD_HOOK_LOCAL_OUT;
-
-    know(&known, WD_F_OUTBOUND, outbound);
-    know(&known, WD_F_INBOUND, !outbound);
-    know(&known, WD_F_LOOPBACK, setting->opts.loopback);
-    if (outbound)
-        know(&known, WD_F_IFIDX, setting->opts.oif);
-    return known;
-}
-
 /* Folded, as written, and specialised, at one hook; what is optimised against what is not. */
 static void
 check_at(const char *text, WINDIVERT_LAYER layer, enum wd_hook hook, struct rng *rng)
 {
-    struct setting setting = random_setting(rng, hook);
-    struct wd_known known = known_of(&setting);
+    struct law_setting setting = law_random_setting(rng, corpus, hook);
+    struct wd_known known = law_known(&setting);
     struct wd_prog *unfolded, *specialised, *specialised_plain;
     struct wd_filter_error error;
     struct wd_filter *filter;
@@ -322,15 +105,15 @@ check(const char *text, WINDIVERT_LAYER layer, struct rng *rng)
     } else {
         check_at(text, layer, WD_HOOK_FORWARD, rng);
     }
-    counts.filters++;
+    law_done.filters++;
 }
 
 static void
 report(const char *what)
 {
-    print_message("%s: %lu filters, %lu programs, %lu runs compared, %lu of them matches\n", what, counts.filters,
-                  counts.programs, counts.runs, counts.matches);
-    memset(&counts, 0, sizeof(counts));
+    print_message("%s: %lu filters, %lu programs, %lu runs compared, %lu of them matches\n", what, law_done.filters,
+                  law_done.programs, law_done.runs, law_done.matches);
+    memset(&law_done, 0, sizeof(law_done));
 }
 
 /* ---- Tests -------------------------------------------------------------- */
@@ -338,7 +121,7 @@ report(const char *what)
 static void
 vector_filters(void **state)
 {
-    struct rng rng = {number_of("FILTER_SEED", 1)};
+    struct rng rng = {.state = number_of("FILTER_SEED", 1)};
 
     (void)state;
     for (size_t i = 0; i < CORPUS_FILTERS; i++) {
@@ -347,15 +130,15 @@ vector_filters(void **state)
         if (row->text && row->layer <= WINDIVERT_LAYER_NETWORK_FORWARD && strcmp(row->verdict, "ok") == 0)
             check(row->text, row->layer, &rng);
     }
-    assert_true(counts.filters > 400);
-    assert_true(counts.matches > counts.runs / 50);
+    assert_true(law_done.filters > 400);
+    assert_true(law_done.matches > law_done.runs / 50);
     report("vectors");
 }
 
 static void
 random_filters(void **state)
 {
-    struct rng rng = {number_of("FILTER_SEED", 1)};
+    struct rng rng = {.state = number_of("FILTER_SEED", 1)};
     struct random_filter *random = malloc(sizeof(*random));
     unsigned long count = number_of("FILTER_COUNT", 500);
 
@@ -371,95 +154,26 @@ random_filters(void **state)
 
 /* ---- Programs no filter text leads to ----------------------------------- */
 
-#define PROGRAM_TESTS 24
-
-/* A value that the field has in some packet, or one on an edge. */
-static uint64_t
-sample_value(struct rng *rng, const struct wd_field_info *info, int32_t index)
-{
-    static const uint64_t edges[] = {0, 1, 6, 17, 80, 0xFFFFFFF2, 0xFFFFFFF5, 0xFFFFFFFF, UINT16_MAX, UINT8_MAX};
-    const struct corpus_packet *row = &corpus->packets[rng_below(rng, (uint32_t)corpus->packet_count)];
-    bool payload = info->src == WD_SRC_TCPDATA || info->src == WD_SRC_UDPDATA;
-    bool ip = info->src == WD_SRC_IP4 || info->src == WD_SRC_IP6 || info->src == WD_SRC_PACKET;
-    uint64_t value = 0, limit = info->kind == WD_KIND_ADDR ? UINT64_MAX : info->max;
-    int64_t at;
-
-    if (!row->valid || info->src == WD_SRC_META || !info->width || rng_below(rng, 8) == 0)
-        return edges[rng_below(rng, sizeof(edges) / sizeof(edges[0]))] & limit;
-    at = ip ? 0 : payload ? row->packet.data_off : row->packet.l4_off;
-    at += info->kind == WD_KIND_ARRAY ? index : info->off;
-    if (index < 0)
-        at = (payload ? row->packet.ip_len : row->packet.buf_len) + (int64_t)index;
-    for (int i = 0; i < info->width; i++)
-        value = value << 8 | (at + i >= 0 && at + i < (int64_t)row->len ? row->data[at + i] : 0);
-    value = value >> info->shift & (info->kind == WD_KIND_ADDR4 ? UINT32_MAX : limit);
-    return info->kind == WD_KIND_ADDR4 ? value | info->umin : value;
-}
-
-static struct wd_test
-random_test(struct rng *rng, uint8_t field)
-{
-    static const int32_t indices[] = {0, 1, 2, 3, 4, 20, 256, 276, -4, -5, -6, -8, -20, -256};
-    const struct wd_field_info *info = &wd_fields[field];
-    struct wd_test test = {.field = field, .op = (uint8_t)rng_below(rng, 6)};
-
-    if (info->kind == WD_KIND_ARRAY)
-        test.index = rng_below(rng, 2) ? indices[rng_below(rng, sizeof(indices) / sizeof(indices[0]))]
-                                       : (int32_t)rng_below(rng, 161) - 80;
-    test.lo = sample_value(rng, info, test.index) + (rng_below(rng, 6) == 0);
-    if (info->kind == WD_KIND_ADDR && rng_below(rng, 2))
-        test.hi = rng_next(rng);
-    if (info->kind == WD_KIND_INT && rng_below(rng, 2))
-        test.neg = test.lo != 0;
-    return test;
-}
-
-/* Every way to go on that jumps forward; few fields, so that they meet again. */
-static void
-random_program(struct rng *rng, WINDIVERT_LAYER layer, struct wd_prog *prog)
-{
-    uint8_t fields[4];
-    uint32_t targets;
-
-    for (int i = 0; i < 4; i++)
-        do
-            fields[i] = (uint8_t)rng_below(rng, WD_FIELD_COUNT);
-        while (!(wd_fields[fields[i]].layers & 1 << layer));
-    prog->layer = layer;
-    prog->count = 1 + rng_below(rng, PROGRAM_TESTS);
-    for (uint32_t i = 0; i < prog->count; i++) {
-        struct wd_test *test = &prog->tests[i];
-        uint32_t *const way[] = {&test->yes, &test->no};
-
-        *test = random_test(rng, fields[rng_below(rng, 4)]);
-        targets = prog->count - i - 1;
-        for (int k = 0; k < 2; k++) {
-            uint32_t ahead = rng_below(rng, 3) ? rng_below(rng, 3) : rng_below(rng, targets + 2);
-
-            *way[k] = ahead < targets ? i + 1 + ahead : rng_below(rng, 2) ? WD_ACCEPT : WD_REJECT;
-        }
-    }
-}
-
 static void
 random_programs(void **state)
 {
-    struct rng rng = {number_of("FILTER_SEED", 1)};
+    struct rng rng = {.state = number_of("FILTER_SEED", 1)};
     unsigned long count = number_of("FILTER_COUNT", 3000);
-    struct wd_test tests[PROGRAM_TESTS];
+    struct wd_test tests[LAW_PROGRAM_TESTS];
     struct wd_prog prog = {.tests = tests};
 
     (void)state;
     for (unsigned long i = 0; i < count; i++) {
         WINDIVERT_LAYER layer = (WINDIVERT_LAYER)(i % 2);
-        struct setting setting = random_setting(&rng, layer                ? WD_HOOK_FORWARD
-                                                      : rng_below(&rng, 2) ? WD_HOOK_LOCAL_IN
-                                                                           : WD_HOOK_LOCAL_OUT);
+        struct law_setting setting = law_random_setting(&rng, corpus,
+                                                        layer                ? WD_HOOK_FORWARD
+                                                        : rng_below(&rng, 2) ? WD_HOOK_LOCAL_IN
+                                                                             : WD_HOOK_LOCAL_OUT);
         struct wd_prog *optimised;
         struct wd_arena arena;
         char name[64];
 
-        random_program(&rng, layer, &prog);
+        law_random_program(&rng, corpus, layer, &prog);
         snprintf(name, sizeof(name), "random program %lu", i);
         compare_all(&prog, &prog, &setting, name, &rng);
         wd_arena_init(&arena, NULL);
@@ -470,74 +184,32 @@ random_programs(void **state)
     report("programs");
 }
 
-/* Elements of arrays, near each other, of small values. */
-static void
-random_elements(struct rng *rng, struct wd_prog *prog)
-{
-    static const uint8_t fields[] = {WD_F_PACKET,      WD_F_PACKET16,      WD_F_PACKET32,      WD_F_UDP_PAYLOAD,
-                                     WD_F_UDP_PAYLOAD, WD_F_UDP_PAYLOAD16, WD_F_UDP_PAYLOAD32, WD_F_UDP_PAYLOAD32};
-    int32_t base = (int32_t)rng_below(rng, 3) * 30, spread = 1 + (int32_t)rng_below(rng, 90);
-
-    random_program(rng, WINDIVERT_LAYER_NETWORK, prog);
-    for (uint32_t i = 0; i < prog->count; i++) {
-        struct wd_test *test = &prog->tests[i];
-        int32_t width;
-
-        test->field = fields[rng_below(rng, sizeof(fields))];
-        width = wd_fields[test->field].width;
-        test->index = base + (int32_t)rng_below(rng, (uint32_t)spread);
-        if (rng_below(rng, 2))
-            test->index = (rng_below(rng, 8) ? -width : -1) - test->index;
-        test->hi = test->neg = 0;
-        test->lo = rng_below(rng, 3) ? rng_below(rng, 3) : width == 4 ? UINT32_MAX : width == 2 ? 0x0101u : 1;
-    }
-}
-
-/* UDP of so many bytes, which are 0 to 2 or 255; the packet ends there or before. */
-static size_t
-small_packet(struct rng *rng, uint8_t *bytes, size_t len)
-{
-    size_t total = rng_below(rng, 3) ? len : len - rng_below(rng, (uint32_t)len - 19);
-    uint8_t top = rng_below(rng, 2) ? 255 : 1;
-
-    for (size_t i = 0; i < len; i++)
-        bytes[i] = rng_below(rng, 3) ? (uint8_t)rng_below(rng, 2) : top;
-    if (rng_below(rng, 3) == 0 && len >= 48) {
-        memcpy(bytes, "\x60\0\0\0\0\0\x11\x40", 8);
-        bytes[5] = (uint8_t)(total > 40 ? total - 40 : 0);
-    } else {
-        memcpy(bytes, "\x45\0\0\0\0\0\0\0\x40\x11", 10);
-        bytes[3] = (uint8_t)total;
-    }
-    return len;
-}
-
 /* What is read into a window at once is there to its last byte, and nothing behind it is taken for it. */
 static void
 element_programs(void **state)
 {
-    struct rng rng = {number_of("FILTER_SEED", 1)};
-    struct wd_test tests[PROGRAM_TESTS];
+    struct rng rng = {.state = number_of("FILTER_SEED", 1)};
+    struct wd_test tests[LAW_PROGRAM_TESTS];
     struct wd_prog prog = {.tests = tests};
 
     (void)state;
     for (unsigned long i = 0; i < number_of("FILTER_COUNT", 2000); i++) {
-        struct setting setting = random_setting(&rng, WD_HOOK_LOCAL_IN);
+        struct law_setting setting = law_random_setting(&rng, corpus, WD_HOOK_LOCAL_IN);
         uint8_t bytes[200];
         int fd;
 
-        random_elements(&rng, &prog);
-        fd = load(&prog, &setting, "random elements");
+        law_random_elements(&rng, corpus, &prog);
+        fd = law_load(&prog, &setting, "random elements");
         for (int k = 0; k < 60; k++) {
-            size_t len = small_packet(&rng, bytes, 20 + rng_below(&rng, 150));
+            size_t len = law_small_packet(&rng, bytes, 20 + rng_below(&rng, 150));
             struct wd_packet packet;
 
-            compare(fd, &setting, &prog, "random elements", bytes, len,
-                    wd_packet_parse(bytes, len, &packet) ? &packet : NULL);
+            law_compare(fd, &setting, &prog, "random elements", bytes, len,
+                        wd_packet_parse(bytes, len, &packet) ? &packet : NULL);
         }
         close(fd);
     }
-    assert_true(counts.matches > counts.runs / 20);
+    assert_true(law_done.matches > law_done.runs / 20);
     report("elements");
 }
 
@@ -594,12 +266,12 @@ late_start(struct wd_prog *prog)
     prog->start = 1500;
 }
 
+static const uint64_t edges[] = {0, 1, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
+
 /* Bounds of addresses where a half overflows, or is nothing. */
 static void
 address_edges(struct wd_prog *prog)
 {
-    static const uint64_t edges[] = {0, 1, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
-
     for (int i = 0; i < 100; i++)
         add_and(prog, i % 3 ? WD_F_IPV6_DSTADDR : WD_F_REMOTEADDR, WD_OP_LT + (uint8_t)(i % 2), 0, edges[2 + i % 3],
                 edges[i / 20]);
@@ -608,8 +280,6 @@ address_edges(struct wd_prog *prog)
 static void
 address_halves(struct wd_prog *prog)
 {
-    static const uint64_t edges[] = {0, 1, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
-
     for (int i = 0; i < 100; i++)
         add_or(prog, i % 3 ? WD_F_IPV6_SRCADDR : WD_F_LOCALADDR, WD_OP_LT + (uint8_t)(i % 4), 0, edges[i % 5],
                edges[i / 20]);
@@ -635,6 +305,67 @@ same_element(struct wd_prog *prog)
     add(prog, WD_F_PACKET16, WD_OP_GE, 41, 0, 0, WD_ACCEPT, prog->count + 1);
 }
 
+/* One comparison of an address, or of a word of a header; any of its ways may be taken. */
+static void
+one_edge(struct rng *rng, struct wd_prog *prog)
+{
+    static const uint8_t fields[] = {WD_F_IPV6_SRCADDR, WD_F_IPV6_DSTADDR, WD_F_LOCALADDR, WD_F_TCP_SEQNUM};
+    uint8_t field = fields[rng_below(rng, 4)];
+    bool address = field != WD_F_TCP_SEQNUM;
+
+    prog->count = 0;
+    add(prog, field, (enum wd_op)rng_below(rng, 6), 0, address ? edges[rng_below(rng, 5)] : 0,
+        address ? edges[rng_below(rng, 5)] : UINT32_MAX - rng_below(rng, 2), 1 + rng_below(rng, 2),
+        1 + rng_below(rng, 2));
+    add_and(prog, WD_F_IPV6_HOPLIMIT, WD_OP_GE, 0, 0, 100 + rng_below(rng, 50));
+    add(prog, WD_F_IPV6_HOPLIMIT, WD_OP_LT, 0, 0, 200, WD_ACCEPT, WD_REJECT);
+}
+
+/* IPv6 from one edge to another, in front of TCP or UDP of all ones. */
+static void
+edge_packet(struct rng *rng, uint8_t *bytes, size_t len)
+{
+    memset(bytes, 0xFF, len);
+    memcpy(bytes, "\x60\0\0\0\0\x20", 6);
+    bytes[6] = rng_below(rng, 2) ? 6 : 17;
+    bytes[7] = (uint8_t)rng_below(rng, 256);
+    for (int word = 1; word < 5; word++) {
+        uint64_t half = edges[rng_below(rng, 5)] + rng_below(rng, 2);
+
+        for (int i = 8; i > 0; half >>= 8)
+            bytes[8 * word + --i] = (uint8_t)half;
+    }
+}
+
+static void
+edges_meet(void **state)
+{
+    struct rng rng = {.state = number_of("FILTER_SEED", 1)};
+    struct wd_test tests[3];
+    struct wd_prog prog = {.tests = tests};
+
+    (void)state;
+    for (int i = 0; i < 1500; i++) {
+        struct law_setting setting = law_random_setting(&rng, corpus, WD_HOOK_LOCAL_IN);
+        uint8_t bytes[72];
+        int fd;
+
+        setting.opts.large = i % 4;
+        one_edge(&rng, &prog);
+        fd = law_load(&prog, &setting, "an edge");
+        for (int k = 0; k < 40; k++) {
+            struct wd_packet packet;
+
+            edge_packet(&rng, bytes, sizeof(bytes));
+            assert_true(wd_packet_parse(bytes, sizeof(bytes), &packet));
+            law_compare(fd, &setting, &prog, "an edge", bytes, sizeof(bytes), &packet);
+        }
+        close(fd);
+    }
+    assert_true(law_done.matches > law_done.runs / 10);
+    report("edges");
+}
+
 /* More fields than there is stack to make ready. */
 static void
 all_fields(struct wd_prog *prog)
@@ -657,13 +388,14 @@ corners(void **state)
     static void (*const build[])(struct wd_prog *) = {long_decided,   late_start,   address_edges,
                                                       address_halves, same_element, all_fields};
     struct wd_test *tests = malloc((CORNER_TESTS + 1) * sizeof(*tests));
-    struct rng rng = {number_of("FILTER_SEED", 1)};
+    struct rng rng = {.state = number_of("FILTER_SEED", 1)};
 
     (void)state;
     assert_non_null(tests);
     for (size_t i = 0; i < sizeof(build) / sizeof(build[0]); i++) {
         for (int variant = 0; variant < 6; variant++) {
-            struct setting setting = random_setting(&rng, variant % 2 ? WD_HOOK_LOCAL_IN : WD_HOOK_LOCAL_OUT);
+            struct law_setting setting =
+                law_random_setting(&rng, corpus, variant % 2 ? WD_HOOK_LOCAL_IN : WD_HOOK_LOCAL_OUT);
             struct wd_prog prog = {.tests = tests};
 
             setting.opts.large = variant > 1;
@@ -680,7 +412,7 @@ corners(void **state)
 
 /* A filter under one setting on one packet. */
 static void
-check_packet(const char *text, const struct setting *setting, const uint8_t *bytes, size_t len)
+check_packet(const char *text, const struct law_setting *setting, const uint8_t *bytes, size_t len)
 {
     WINDIVERT_LAYER layer =
         setting->opts.hook == WD_HOOK_FORWARD ? WINDIVERT_LAYER_NETWORK_FORWARD : WINDIVERT_LAYER_NETWORK;
@@ -692,9 +424,9 @@ check_packet(const char *text, const struct setting *setting, const uint8_t *byt
 
     wd_arena_init(&arena, NULL);
     assert_int_equal(wd_filter_compile(&arena, text, layer, &filter, &error), 0);
-    fd = load(wd_filter_prog(filter), setting, text);
-    compare(fd, setting, wd_filter_prog_plain(filter), text, bytes, len,
-            wd_packet_parse(bytes, len, &packet) ? &packet : NULL);
+    fd = law_load(wd_filter_prog(filter), setting, text);
+    law_compare(fd, setting, wd_filter_prog_plain(filter), text, bytes, len,
+                wd_packet_parse(bytes, len, &packet) ? &packet : NULL);
     close(fd);
     wd_arena_free(&arena);
 }
@@ -723,7 +455,7 @@ long_walks(void **state)
 {
     static const char *const filters[] = {"tcp.DstPort == 80", "protocol == 60", "fragment", "localPort == 80"};
     static const int lengths[] = {0, 1, 2, 8, 31, 32, 33, 100, 400};
-    struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1}};
+    struct law_setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1}};
     uint8_t bytes[4000];
 
     (void)state;
@@ -747,15 +479,16 @@ long_walks(void **state)
 static void
 bounded_walk(void **state)
 {
-    struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1, .bounded = true}};
+    struct law_setting setting = {
+        .opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1, .bounded = true}};
     const struct wd_test test = {.field = WD_F_FRAGMENT, .op = WD_OP_EQ, .yes = WD_ACCEPT, .no = WD_REJECT};
     const struct wd_prog prog = {.count = 1, .tests = (struct wd_test *)&test};
-    int fd = load(&prog, &setting, "fragment == 0");
+    int fd = law_load(&prog, &setting, "fragment == 0");
     uint8_t bytes[4000];
 
     (void)state;
-    assert_true(run(fd, &setting, bytes, long_packet(bytes, 32, -1)));
-    assert_false(run(fd, &setting, bytes, long_packet(bytes, 33, -1)));
+    assert_true(law_run(fd, &setting, bytes, long_packet(bytes, 32, -1)));
+    assert_false(law_run(fd, &setting, bytes, long_packet(bytes, 33, -1)));
     close(fd);
 }
 
@@ -791,7 +524,7 @@ many_tests(void **state)
         {"(tcp.Payload32[-%u] or udp.SrcPort)", "and", 1, 4096},
         {"(ip.TTL == %1$u or packet[%1$u] == 3)", "or", 1, 4096},
     };
-    const struct setting setting = {
+    const struct law_setting setting = {
         .opts = {.hook = WD_HOOK_LOCAL_OUT, .counters_fd = -1, .ring_fd = -1, .loopback_known = true}};
     size_t room = 16000 * 64;
     char *text = malloc(room);
@@ -813,14 +546,14 @@ many_tests(void **state)
         wd_arena_init(&arena, NULL);
         assert_int_equal(wd_filter_compile(&arena, text, WINDIVERT_LAYER_NETWORK, &filter, &error), 0);
         start = milliseconds();
-        fd = load(wd_filter_prog(filter), &setting, chain[i].test);
+        fd = law_load(wd_filter_prog(filter), &setting, chain[i].test);
         print_message("%u x %s: %u tests, %.1f ms\n", chain[i].count, chain[i].test, wd_filter_prog(filter)->count,
                       milliseconds() - start);
         for (size_t k = 0; k < corpus->packet_count; k++) {
             const struct corpus_packet *row = &corpus->packets[k];
 
-            compare(fd, &setting, wd_filter_prog_plain(filter), chain[i].test, row->data, row->len,
-                    row->valid ? &row->packet : NULL);
+            law_compare(fd, &setting, wd_filter_prog_plain(filter), chain[i].test, row->data, row->len,
+                        row->valid ? &row->packet : NULL);
         }
         close(fd);
         wd_arena_free(&arena);
@@ -838,8 +571,8 @@ passes(const int pair[2], const uint8_t *bytes, size_t len)
 
     assert_int_equal(send(pair[0], bytes, len, 0), len);
     got = recv(pair[1], answer, sizeof(answer), MSG_DONTWAIT);
-    counts.runs++;
-    counts.matches += got > 0;
+    law_done.runs++;
+    law_done.matches += got > 0;
     return got > 0;
 }
 
@@ -859,8 +592,8 @@ large_packets(void **state)
         "packet[0] == 0 or packet[256] == 1",
     };
     static const size_t lengths[] = {28, 3000, 9000, 20000, 33000, 65535};
-    const struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_OUT, .counters_fd = -1, .ring_fd = -1}};
-    struct rng rng = {number_of("FILTER_SEED", 1)};
+    const struct law_setting setting = {.opts = {.hook = WD_HOOK_LOCAL_OUT, .counters_fd = -1, .ring_fd = -1}};
+    struct rng rng = {.state = number_of("FILTER_SEED", 1)};
     uint8_t *bytes = malloc(65535);
 
     (void)state;
@@ -872,7 +605,7 @@ large_packets(void **state)
 
         wd_arena_init(&arena, NULL);
         assert_int_equal(wd_filter_compile(&arena, filters[i], WINDIVERT_LAYER_NETWORK, &filter, &error), 0);
-        fd = load(wd_filter_prog(filter), &setting, filters[i]);
+        fd = law_load(wd_filter_prog(filter), &setting, filters[i]);
         assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0);
         assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_ATTACH_BPF, &fd, sizeof(fd)), 0);
         for (unsigned int k = 0; k < 600; k++) {
@@ -890,7 +623,7 @@ large_packets(void **state)
             bytes[2] = (uint8_t)(total >> 8);
             bytes[3] = (uint8_t)total;
             assert_true(wd_packet_parse(bytes, len, &packet));
-            addr = address_of(&setting, &packet);
+            addr = law_address(&setting, &packet);
             if (passes(pair, bytes, len) != wd_prog_eval(wd_filter_prog_plain(filter), &packet, &addr))
                 fail_msg("%zu of %zu bytes: %s", total, len, filters[i]);
         }
@@ -899,7 +632,7 @@ large_packets(void **state)
         close(fd);
         wd_arena_free(&arena);
     }
-    assert_true(counts.matches > 100);
+    assert_true(law_done.matches > 100);
     report("large packets");
     free(bytes);
 }
@@ -931,9 +664,9 @@ tags(void **state)
     while (!packet->valid)
         packet++;
     for (int hook = WD_HOOK_LOCAL_OUT; hook <= WD_HOOK_FORWARD; hook++) {
-        const struct setting setting = {
+        const struct law_setting setting = {
             .opts = {.hook = (enum wd_hook)hook, .priority = 100, .counters_fd = -1, .ring_fd = -1}};
-        int fd = load(&always, &setting, "true");
+        int fd = law_load(&always, &setting, "true");
 
         for (size_t i = 0; i < sizeof(row) / sizeof(row[0]); i++) {
             struct __sk_buff ctx = {.priority = row[i].skb_priority};
@@ -947,83 +680,31 @@ tags(void **state)
     }
 }
 
-/* The ring as a reader sees it: what the kernel has written, and the records. */
-struct ring {
-    int fd, counters_fd;
-    size_t size, page;
-    unsigned long *consumer;
-    uint8_t *producer;
-    uint64_t *counters;
-};
-
-static void
-ring_open(struct ring *ring, size_t size)
-{
-    struct wd_error error;
-
-    ring->size = size;
-    ring->page = (size_t)sysconf(_SC_PAGESIZE);
-    assert_int_equal(wd_bpf_map(BPF_MAP_TYPE_RINGBUF, "wd_ring", 0, 0, (uint32_t)size, 0, &ring->fd, &error), 0);
-    assert_int_equal(wd_bpf_map(BPF_MAP_TYPE_ARRAY, "wd_counters", 4, WD_COUNTERS * sizeof(uint64_t), 1,
-                                BPF_F_MMAPABLE, &ring->counters_fd, &error),
-                     0);
-    ring->consumer = mmap(NULL, ring->page, PROT_READ | PROT_WRITE, MAP_SHARED, ring->fd, 0);
-    ring->producer = mmap(NULL, ring->page + 2 * size, PROT_READ, MAP_SHARED, ring->fd, (off_t)ring->page);
-    ring->counters = mmap(NULL, ring->page, PROT_READ | PROT_WRITE, MAP_SHARED, ring->counters_fd, 0);
-    assert_true(ring->consumer != MAP_FAILED && ring->producer != MAP_FAILED && ring->counters != MAP_FAILED);
-}
-
-static void
-ring_close(struct ring *ring)
-{
-    munmap(ring->consumer, ring->page);
-    munmap(ring->producer, ring->page + 2 * ring->size);
-    munmap(ring->counters, ring->page);
-    close(ring->fd);
-    close(ring->counters_fd);
-}
-
-/* The next record, NULL: none. */
-static const struct wd_record *
-ring_next(struct ring *ring)
-{
-    const uint8_t *at = ring->producer + ring->page + (*ring->consumer & (ring->size - 1));
-    uint32_t len;
-
-    if (*ring->consumer >= *(unsigned long *)(void *)ring->producer)
-        return NULL;
-    memcpy(&len, at, sizeof(len));
-    assert_false(len & BPF_RINGBUF_BUSY_BIT);
-    assert_false(len & BPF_RINGBUF_DISCARD_BIT);
-    *ring->consumer += (len + BPF_RINGBUF_HDR_SZ + 7) / 8 * 8;
-    return (const void *)(at + BPF_RINGBUF_HDR_SZ);
-}
-
 /* Every packet of the vectors that matches comes out as it went in, with what is to be told of it. */
 static void
 sniffed(void **state)
 {
-    struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .mode = WD_GEN_SNIFF, .fixed_time_ns = 123456789},
-                              .tagged = true};
+    struct law_setting setting = {
+        .opts = {.hook = WD_HOOK_LOCAL_IN, .mode = WD_GEN_SNIFF, .fixed_time_ns = 123456789}, .tag = LAW_TAG_ABOVE};
     const struct wd_prog always = {.start = WD_ACCEPT};
     uint64_t matched = 0;
-    struct ring ring;
+    struct law_ring ring;
     int fd;
 
     (void)state;
-    ring_open(&ring, 65536);
+    law_ring_open(&ring, 65536);
     setting.opts.ring_fd = ring.fd;
     setting.opts.counters_fd = ring.counters_fd;
     ring.counters[WD_COUNT_LIMIT] = 1000;
-    fd = load(&always, &setting, "true");
+    fd = law_load(&always, &setting, "true");
     for (size_t i = 0; i < corpus->packet_count; i++) {
         const struct corpus_packet *row = &corpus->packets[i];
         const struct wd_record *record;
 
         if (!row->len)
             continue;
-        assert_false(run(fd, &setting, row->data, row->len));
-        record = ring_next(&ring);
+        assert_false(law_run(fd, &setting, row->data, row->len));
+        record = law_ring_next(&ring);
         assert_int_equal(record != NULL, row->valid);
         if (!record)
             continue;
@@ -1031,7 +712,7 @@ sniffed(void **state)
         assert_int_equal(record->ktime_ns, 123456789);
         assert_int_equal(record->len, row->len);
         assert_int_equal(record->cap_len, row->len);
-        assert_int_equal(record->ifindex, TEST_RUN_IFINDEX);
+        assert_int_equal(record->ifindex, LAW_IFINDEX);
         assert_int_equal(record->hook, WD_HOOK_LOCAL_IN);
         assert_int_equal(record->impostor, 1);
         assert_int_equal(record->loopback, 0);
@@ -1042,27 +723,27 @@ sniffed(void **state)
     assert_int_equal(ring.counters[WD_COUNT_WRITTEN], matched);
     assert_int_equal(ring.counters[WD_COUNT_RING_FULL], 0);
     close(fd);
-    ring_close(&ring);
+    law_ring_close(&ring);
 }
 
 /* All sizes; the steps between the classes of records with them. */
 static void
 sniffed_sizes(void **state)
 {
-    struct setting setting = {
+    struct law_setting setting = {
         .opts = {
             .hook = WD_HOOK_LOCAL_OUT, .mode = WD_GEN_SNIFF, .oif = 9, .loopback_known = true, .loopback = true}};
     const struct wd_prog always = {.start = WD_ACCEPT};
     uint8_t *bytes = malloc(65535);
-    struct ring ring;
+    struct law_ring ring;
     int fd, pair[2];
 
     (void)state;
-    ring_open(&ring, 262144);
+    law_ring_open(&ring, 262144);
     setting.opts.ring_fd = ring.fd;
     setting.opts.counters_fd = ring.counters_fd;
     ring.counters[WD_COUNT_LIMIT] = UINT64_MAX / 2;
-    fd = load(&always, &setting, "true");
+    fd = law_load(&always, &setting, "true");
     assert_int_equal(socketpair(AF_UNIX, SOCK_DGRAM, 0, pair), 0);
     assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_ATTACH_BPF, &fd, sizeof(fd)), 0);
     for (size_t i = 0; i < 65535; i++)
@@ -1072,7 +753,7 @@ sniffed_sizes(void **state)
 
         memcpy(bytes, "\x45\0\0\x14", 4);
         assert_false(passes(pair, bytes, len));
-        record = ring_next(&ring);
+        record = law_ring_next(&ring);
         assert_non_null(record);
         assert_int_equal(record->len, len);
         assert_int_equal(record->cap_len, len);
@@ -1080,37 +761,37 @@ sniffed_sizes(void **state)
         assert_int_equal(record->loopback, 1);
         assert_int_equal(record->impostor, 0);
         assert_memory_equal(record + 1, bytes, len);
-        assert_null(ring_next(&ring));
+        assert_null(law_ring_next(&ring));
     }
     close(pair[0]);
     close(pair[1]);
     close(fd);
     free(bytes);
-    ring_close(&ring);
+    law_ring_close(&ring);
 }
 
 /* A full ring and a full queue are counted and give their places back; a sleeper is woken once, and nobody else. */
 static void
 sniffed_limits(void **state)
 {
-    struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .mode = WD_GEN_SNIFF}};
+    struct law_setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .mode = WD_GEN_SNIFF}};
     const struct wd_prog always = {.start = WD_ACCEPT};
     struct epoll_event interest = {.events = EPOLLIN | EPOLLET};
     uint8_t bytes[1024] = {0x45, 0, 4, 0};
     int fd, epoll_fd = epoll_create1(0);
-    struct ring ring;
+    struct law_ring ring;
 
     (void)state;
-    ring_open(&ring, 4096);
+    law_ring_open(&ring, 4096);
     setting.opts.ring_fd = ring.fd;
     setting.opts.counters_fd = ring.counters_fd;
-    fd = load(&always, &setting, "true");
+    fd = law_load(&always, &setting, "true");
     assert_int_equal(epoll_ctl(epoll_fd, EPOLL_CTL_ADD, ring.fd, &interest), 0);
     assert_int_equal(epoll_wait(epoll_fd, &interest, 1, 0), 0);
 
     ring.counters[WD_COUNT_LIMIT] = 2; /* the third is too many */
     for (int i = 0; i < 3; i++)
-        run(fd, &setting, bytes, sizeof(bytes));
+        law_run(fd, &setting, bytes, sizeof(bytes));
     assert_int_equal(ring.counters[WD_COUNT_WRITTEN], 2);
     assert_int_equal(ring.counters[WD_COUNT_TOO_MANY], 1);
     usleep(1000); /* a wake-up would come by an interrupt of its own */
@@ -1119,25 +800,25 @@ sniffed_limits(void **state)
     ring.counters[WD_COUNT_LIMIT] = 100; /* the fourth does not fit into the ring */
     ring.counters[WD_COUNT_SLEEPING] = 1;
     for (int i = 0; i < 3; i++)
-        run(fd, &setting, bytes, sizeof(bytes));
+        law_run(fd, &setting, bytes, sizeof(bytes));
     assert_int_equal(ring.counters[WD_COUNT_WRITTEN], 3);
     assert_int_equal(ring.counters[WD_COUNT_RING_FULL], 2);
     assert_int_equal(ring.counters[WD_COUNT_MATCHED], 6);
     assert_int_equal(ring.counters[WD_COUNT_SLEEPING], 0);
     assert_int_equal(epoll_wait(epoll_fd, &interest, 1, 5000), 1);
     for (int i = 0; i < 3; i++)
-        assert_non_null(ring_next(&ring));
-    assert_null(ring_next(&ring));
+        assert_non_null(law_ring_next(&ring));
+    assert_null(law_ring_next(&ring));
     close(fd);
     close(epoll_fd);
-    ring_close(&ring);
+    law_ring_close(&ring);
 }
 
 /* Without a fixed time it is the monotonic clock, in units of 100 ns. */
 static void
 real_time(void **state)
 {
-    const struct setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1}};
+    const struct law_setting setting = {.opts = {.hook = WD_HOOK_LOCAL_IN, .counters_fd = -1, .ring_fd = -1}};
     const struct corpus_packet *packet = corpus->packets;
 
     (void)state;
@@ -1150,8 +831,8 @@ real_time(void **state)
         int fd;
 
         test.lo = (uint64_t)(early ? now + 600 * 10000000ll : now);
-        fd = load(&prog, &setting, "timestamp >= now");
-        assert_int_equal(run(fd, &setting, packet->data, packet->len), !early);
+        fd = law_load(&prog, &setting, "timestamp >= now");
+        assert_int_equal(law_run(fd, &setting, packet->data, packet->len), !early);
         close(fd);
     }
 }
@@ -1160,13 +841,11 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(vector_filters),  cmocka_unit_test(random_filters),
-        cmocka_unit_test(random_programs), cmocka_unit_test(element_programs),
-        cmocka_unit_test(corners),         cmocka_unit_test(long_walks),
-        cmocka_unit_test(bounded_walk),    cmocka_unit_test(many_tests),
-        cmocka_unit_test(large_packets),   cmocka_unit_test(tags),
-        cmocka_unit_test(sniffed),         cmocka_unit_test(sniffed_sizes),
-        cmocka_unit_test(sniffed_limits),  cmocka_unit_test(real_time),
+        cmocka_unit_test(vector_filters),   cmocka_unit_test(random_filters), cmocka_unit_test(random_programs),
+        cmocka_unit_test(element_programs), cmocka_unit_test(corners),        cmocka_unit_test(edges_meet),
+        cmocka_unit_test(long_walks),       cmocka_unit_test(bounded_walk),   cmocka_unit_test(many_tests),
+        cmocka_unit_test(large_packets),    cmocka_unit_test(tags),           cmocka_unit_test(sniffed),
+        cmocka_unit_test(sniffed_sizes),    cmocka_unit_test(sniffed_limits), cmocka_unit_test(real_time),
     };
     const struct wd_prog always = {.start = WD_ACCEPT};
     const struct wd_gen_opts opts = {.counters_fd = -1, .ring_fd = -1};

@@ -138,7 +138,7 @@ laws(void **state)
     unsigned long seed = setting("FILTER_SEED", 1), count = setting("FILTER_COUNT", 3000);
     struct random_filter *random = malloc(sizeof(*random));
     struct law_counts good = {0}, bad = {0};
-    struct rng rng = {seed};
+    struct rng rng = {.state = seed};
     struct pool pool;
 
     (void)state;
@@ -173,7 +173,7 @@ static void
 vector_laws(void **state)
 {
     struct law_counts counts = {0};
-    struct rng rng = {setting("FILTER_SEED", 1)};
+    struct rng rng = {.state = setting("FILTER_SEED", 1)};
     struct pool pool;
 
     (void)state;

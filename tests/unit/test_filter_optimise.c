@@ -373,7 +373,7 @@ random_programs(void **state)
     unsigned long seed = setting("FILTER_SEED", 1), count = setting("FILTER_COUNT", 20000), before = 0, after = 0;
     struct wd_test tests[PROGRAM_TESTS];
     struct wd_prog prog = {.tests = tests};
-    struct rng rng = {seed};
+    struct rng rng = {.state = seed};
     struct pool pool;
 
     (void)state;
@@ -572,7 +572,7 @@ every_byte(void **state)
     unsigned long seed = setting("FILTER_SEED", 1), count = setting("FILTER_COUNT", 6000), before = 0, after = 0;
     struct wd_test tests[BYTE_TESTS];
     struct wd_prog prog = {.tests = tests};
-    struct rng rng = {seed};
+    struct rng rng = {.state = seed};
 
     (void)state;
     for (unsigned long i = 0; i < count; i++) {
