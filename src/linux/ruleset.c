@@ -1,22 +1,17 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
 #include "ruleset.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <libmnl/libmnl.h>
 #include <libnftnl/chain.h>
 #include <libnftnl/common.h>
-#include <libnftnl/expr.h>
 #include <libnftnl/rule.h>
 #include <libnftnl/table.h>
-#include <linux/if_arp.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
-#include <linux/netfilter/xt_NFQUEUE.h>
-#include <linux/netfilter/xt_bpf.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -37,7 +32,6 @@
 #define CHAIN_PRIORITY_BASE (-1000000) /* the same in all versions: nft priority = this - WinDivert priority */
 #define TABLE_NAMES 64                 /* tried before giving up */
 #define BATCH_SIZE (256 * 1024)
-#define XT_SIZE(type) ((sizeof(type) + 7) / 8 * 8) /* xtables pads what it is given to 8 bytes */
 
 struct wd_chain {
     struct wd_chain *next;
@@ -226,204 +220,17 @@ put_chain(struct batch *batch, const struct wd_chain *chain)
 /* ---- Rules -------------------------------------------------------------- */
 
 static void
-add_expr(struct batch *batch, struct nftnl_rule *rule, struct nftnl_expr *expr)
-{
-    if (expr)
-        nftnl_rule_add_expr(rule, expr);
-    else
-        batch->error = -ENOMEM;
-}
-
-/* meta KEY OP value */
-static void
-add_meta_compare(struct batch *batch, struct nftnl_rule *nft, uint32_t key, uint32_t op, const void *value,
-                 uint32_t size)
-{
-    struct nftnl_expr *meta = nftnl_expr_alloc("meta");
-    struct nftnl_expr *cmp = nftnl_expr_alloc("cmp");
-
-    if (meta) {
-        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_KEY, key);
-        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_DREG, NFT_REG_1);
-    }
-    if (cmp) {
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, op);
-        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, value, size);
-    }
-    add_expr(batch, nft, meta);
-    add_expr(batch, nft, cmp);
-}
-
-/* payload load LEN @ network header + OFFSET [& mask] OP value */
-static void
-add_compare(struct batch *batch, struct nftnl_rule *nft, const struct wd_compare *compare)
-{
-    static const uint32_t ops[] = {
-        [WD_COMPARE_EQ] = NFT_CMP_EQ,
-        [WD_COMPARE_NE] = NFT_CMP_NEQ,
-        [WD_COMPARE_GE] = NFT_CMP_GTE,
-        [WD_COMPARE_LE] = NFT_CMP_LTE,
-    };
-    const uint8_t mask[4] = {compare->mask}, none[4] = {0}; /* four bytes: the kernel then does it in place */
-    struct nftnl_expr *payload = nftnl_expr_alloc("payload"), *cmp = nftnl_expr_alloc("cmp"), *bitwise = NULL;
-
-    if (payload) {
-        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER);
-        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_OFFSET, compare->offset);
-        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_LEN, compare->len);
-        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
-    }
-    add_expr(batch, nft, payload);
-    if (compare->mask) {
-        bitwise = nftnl_expr_alloc("bitwise");
-        if (bitwise) {
-            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
-            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
-            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_LEN, sizeof(mask));
-            nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_MASK, mask, sizeof(mask));
-            nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_XOR, none, sizeof(none));
-        }
-        add_expr(batch, nft, bitwise);
-    }
-    if (cmp) {
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, ops[compare->op]);
-        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, compare->value, compare->len);
-    }
-    add_expr(batch, nft, cmp);
-}
-
-/* meta length >= 65536; the register holds it in the byte order of the machine */
-static void
-add_big(struct batch *batch, struct nftnl_rule *nft)
-{
-    struct nftnl_expr *meta = nftnl_expr_alloc("meta"), *order = nftnl_expr_alloc("byteorder"),
-                      *cmp = nftnl_expr_alloc("cmp");
-    const uint32_t least = htonl(UINT16_MAX + 1);
-
-    if (meta) {
-        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_KEY, NFT_META_LEN);
-        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_DREG, NFT_REG_1);
-    }
-    if (order) {
-        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_SREG, NFT_REG_1);
-        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_DREG, NFT_REG_1);
-        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_OP, NFT_BYTEORDER_HTON);
-        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_LEN, sizeof(least));
-        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_SIZE, sizeof(least));
-    }
-    if (cmp) {
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, NFT_CMP_GTE);
-        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, &least, sizeof(least));
-    }
-    add_expr(batch, nft, meta);
-    add_expr(batch, nft, order);
-    add_expr(batch, nft, cmp);
-}
-
-/* What most packets fail at comes first. */
-static void
-add_prefix(struct batch *batch, struct nftnl_rule *nft, const struct wd_rule *rule)
-{
-    const uint16_t loopback = ARPHRD_LOOPBACK;
-
-    if (rule->big)
-        add_big(batch, nft);
-    for (unsigned int i = 0; rule->prefix && i < rule->prefix->count; i++)
-        add_compare(batch, nft, &rule->prefix->compare[i]);
-    if (rule->dev != WD_RULE_ANY_DEV)
-        add_meta_compare(batch, nft, rule->hook == WD_HOOK_LOCAL_OUT ? NFT_META_OIFTYPE : NFT_META_IIFTYPE,
-                         rule->dev == WD_RULE_LOOPBACK_DEV ? NFT_CMP_EQ : NFT_CMP_NEQ, &loopback, sizeof(loopback));
-    if (rule->oif)
-        add_meta_compare(batch, nft, NFT_META_OIF, NFT_CMP_EQ, &rule->oif, sizeof(rule->oif));
-    for (unsigned int i = 0; i < rule->not_oif_count; i++)
-        add_meta_compare(batch, nft, NFT_META_OIF, NFT_CMP_NEQ, &rule->not_oif[i], sizeof(rule->not_oif[i]));
-}
-
-/* The xtables match "bpf" on a program's descriptor; the rule takes its own reference to the program. */
-static void
-add_program(struct batch *batch, struct nftnl_rule *nft, int prog_fd)
-{
-    struct nftnl_expr *expr = nftnl_expr_alloc("match");
-    struct xt_bpf_info_v1 *info = calloc(1, sizeof(*info)); /* libnftnl takes and frees it */
-
-    if (!expr || !info) {
-        batch->error = -ENOMEM;
-        free(info);
-        if (expr)
-            nftnl_expr_free(expr);
-        return;
-    }
-    info->mode = XT_BPF_MODE_FD_ELF;
-    info->fd = prog_fd;
-    nftnl_expr_set_str(expr, NFTNL_EXPR_MT_NAME, "bpf");
-    nftnl_expr_set_u32(expr, NFTNL_EXPR_MT_REV, 1);
-    nftnl_expr_set(expr, NFTNL_EXPR_MT_INFO, info, sizeof(*info));
-    nftnl_rule_add_expr(nft, expr);
-}
-
-/* The xtables target "NFQUEUE", so that no CONFIG_NFT_QUEUE is needed; BYPASS: pass when nobody listens. */
-static void
-add_queue(struct batch *batch, struct nftnl_rule *nft, const struct wd_rule *rule)
-{
-    struct nftnl_expr *expr = nftnl_expr_alloc("target");
-    struct xt_NFQ_info_v3 *info = calloc(1, XT_SIZE(*info));
-
-    if (!expr || !info) {
-        batch->error = -ENOMEM;
-        free(info);
-        if (expr)
-            nftnl_expr_free(expr);
-        return;
-    }
-    info->queuenum = rule->queue;
-    info->queues_total = 1;
-    info->flags = NFQ_FLAG_BYPASS;
-    nftnl_expr_set_str(expr, NFTNL_EXPR_TG_NAME, "NFQUEUE");
-    nftnl_expr_set_u32(expr, NFTNL_EXPR_TG_REV, 3);
-    nftnl_expr_set(expr, NFTNL_EXPR_TG_INFO, info, XT_SIZE(*info));
-    nftnl_rule_add_expr(nft, expr);
-}
-
-static void
-add_drop(struct batch *batch, struct nftnl_rule *nft)
-{
-    struct nftnl_expr *expr = nftnl_expr_alloc("immediate");
-
-    if (expr) {
-        nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
-        nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_VERDICT, NF_DROP);
-    }
-    add_expr(batch, nft, expr);
-}
-
-static void
 put_rule(struct batch *batch, const struct wd_chain *chain, const struct wd_rule *rule)
 {
-    struct nftnl_rule *nft = nftnl_rule_alloc();
+    struct nftnl_rule *nft = batch->error ? NULL : wd_rule_build(rule, batch->rules->table, chain->name);
 
-    if (!nft || batch->error) {
+    if (!nft) {
         batch->error = batch->error ? batch->error : -ENOMEM;
-        goto out;
+        return;
     }
-    nftnl_rule_set_str(nft, NFTNL_RULE_TABLE, batch->rules->table);
-    nftnl_rule_set_str(nft, NFTNL_RULE_CHAIN, chain->name);
-    add_prefix(batch, nft, rule);
-    if (rule->prog_fd >= 0)
-        add_program(batch, nft, rule->prog_fd);
-    if (rule->action == WD_RULE_QUEUE)
-        add_queue(batch, nft, rule);
-    else if (rule->action == WD_RULE_DROP)
-        add_drop(batch, nft);
-    if (batch->error)
-        goto out;
     nftnl_rule_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND), nft);
     batch_next(batch);
-out:
-    if (nft)
-        nftnl_rule_free(nft);
+    nftnl_rule_free(nft);
 }
 
 /* Deletes all rules of the chain. */

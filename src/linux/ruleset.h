@@ -18,29 +18,10 @@
 #include "bpf/gen.h"
 #include "core/error.h"
 #include "linux/links.h"
-#include "linux/native.h"
+#include "linux/rule.h"
 
 struct wd_ruleset; /* of one network namespace; shared by the process's handles in it */
 struct wd_chain;   /* a base chain in use by one handle */
-
-/* Native compare in front of a program: the type of the outgoing (LOCAL_OUT) or incoming device. */
-enum wd_rule_dev { WD_RULE_ANY_DEV, WD_RULE_LOOPBACK_DEV, WD_RULE_OTHER_DEV };
-#define WD_RULE_IFS_MAX 32
-
-enum wd_rule_action { WD_RULE_QUEUE, WD_RULE_DROP, WD_RULE_NONE /* the program does it all */ };
-
-struct wd_rule {
-    enum wd_hook hook;
-    enum wd_rule_dev dev;
-    uint32_t oif;            /* only packets leaving by this interface; 0: by any */
-    const uint32_t *not_oif; /* but none leaving by these */
-    unsigned int not_oif_count;
-    const struct wd_prefix *prefix; /* only packets that fulfil it; NULL: all */
-    bool big;                       /* only aggregates over 65,535 bytes */
-    int prog_fd;                    /* SOCKET_FILTER program; < 0: every packet */
-    enum wd_rule_action action;
-    uint16_t queue; /* QUEUE: first queue number */
-};
 
 /* The ruleset of the calling thread's network namespace, made where there is none yet; one reference. */
 int wd_ruleset_get(struct wd_ruleset **ret_rules, struct wd_error *err);

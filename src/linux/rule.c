@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+#include "rule.h"
+
+#include <arpa/inet.h>
+#include <libnftnl/expr.h>
+#include <libnftnl/rule.h>
+#include <linux/if_arp.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/xt_NFQUEUE.h>
+#include <linux/netfilter/xt_bpf.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define XT_SIZE(type) ((sizeof(type) + 7) / 8 * 8) /* xtables pads what it is given to 8 bytes */
+
+struct builder {
+    struct nftnl_rule *nft;
+    bool failed; /* no memory */
+};
+
+static void
+add_expr(struct builder *b, struct nftnl_expr *expr)
+{
+    if (expr)
+        nftnl_rule_add_expr(b->nft, expr);
+    else
+        b->failed = true;
+}
+
+/* meta KEY OP value */
+static void
+add_meta_compare(struct builder *b, uint32_t key, uint32_t op, const void *value, uint32_t size)
+{
+    struct nftnl_expr *meta = nftnl_expr_alloc("meta");
+    struct nftnl_expr *cmp = nftnl_expr_alloc("cmp");
+
+    if (meta) {
+        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_KEY, key);
+        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_DREG, NFT_REG_1);
+    }
+    if (cmp) {
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, op);
+        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, value, size);
+    }
+    add_expr(b, meta);
+    add_expr(b, cmp);
+}
+
+/* payload load LEN @ network header + OFFSET [& mask] OP value */
+static void
+add_compare(struct builder *b, const struct wd_compare *compare)
+{
+    static const uint32_t ops[] = {
+        [WD_COMPARE_EQ] = NFT_CMP_EQ,
+        [WD_COMPARE_NE] = NFT_CMP_NEQ,
+        [WD_COMPARE_GE] = NFT_CMP_GTE,
+        [WD_COMPARE_LE] = NFT_CMP_LTE,
+    };
+    const uint8_t mask[4] = {compare->mask}, none[4] = {0}; /* four bytes: the kernel then does it in place */
+    struct nftnl_expr *payload = nftnl_expr_alloc("payload"), *cmp = nftnl_expr_alloc("cmp"), *bitwise = NULL;
+
+    if (payload) {
+        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER);
+        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_OFFSET, compare->offset);
+        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_LEN, compare->len);
+        nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
+    }
+    add_expr(b, payload);
+    if (compare->mask) {
+        bitwise = nftnl_expr_alloc("bitwise");
+        if (bitwise) {
+            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
+            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
+            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_LEN, sizeof(mask));
+            nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_MASK, mask, sizeof(mask));
+            nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_XOR, none, sizeof(none));
+        }
+        add_expr(b, bitwise);
+    }
+    if (cmp) {
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, ops[compare->op]);
+        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, compare->value, compare->len);
+    }
+    add_expr(b, cmp);
+}
+
+/* meta length >= 65536; the register holds it in the byte order of the machine */
+static void
+add_big(struct builder *b)
+{
+    struct nftnl_expr *meta = nftnl_expr_alloc("meta"), *order = nftnl_expr_alloc("byteorder"),
+                      *cmp = nftnl_expr_alloc("cmp");
+    const uint32_t least = htonl(UINT16_MAX + 1);
+
+    if (meta) {
+        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_KEY, NFT_META_LEN);
+        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_DREG, NFT_REG_1);
+    }
+    if (order) {
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_DREG, NFT_REG_1);
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_OP, NFT_BYTEORDER_HTON);
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_LEN, sizeof(least));
+        nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_SIZE, sizeof(least));
+    }
+    if (cmp) {
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, NFT_CMP_GTE);
+        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, &least, sizeof(least));
+    }
+    add_expr(b, meta);
+    add_expr(b, order);
+    add_expr(b, cmp);
+}
+
+/* What most packets fail at comes first. */
+static void
+add_prefix(struct builder *b, const struct wd_rule *rule)
+{
+    const uint16_t loopback = ARPHRD_LOOPBACK;
+
+    if (rule->big)
+        add_big(b);
+    for (unsigned int i = 0; rule->prefix && i < rule->prefix->count; i++)
+        add_compare(b, &rule->prefix->compare[i]);
+    if (rule->dev != WD_RULE_ANY_DEV)
+        add_meta_compare(b, rule->hook == WD_HOOK_LOCAL_OUT ? NFT_META_OIFTYPE : NFT_META_IIFTYPE,
+                         rule->dev == WD_RULE_LOOPBACK_DEV ? NFT_CMP_EQ : NFT_CMP_NEQ, &loopback, sizeof(loopback));
+    if (rule->oif)
+        add_meta_compare(b, NFT_META_OIF, NFT_CMP_EQ, &rule->oif, sizeof(rule->oif));
+    for (unsigned int i = 0; i < rule->not_oif_count; i++)
+        add_meta_compare(b, NFT_META_OIF, NFT_CMP_NEQ, &rule->not_oif[i], sizeof(rule->not_oif[i]));
+}
+
+/* The xtables match "bpf" on a program's descriptor; the rule takes its own reference to the program. */
+static void
+add_program(struct builder *b, int prog_fd)
+{
+    struct nftnl_expr *expr = nftnl_expr_alloc("match");
+    struct xt_bpf_info_v1 *info = calloc(1, sizeof(*info)); /* libnftnl takes and frees it */
+
+    if (!expr || !info) {
+        b->failed = true;
+        free(info);
+        if (expr)
+            nftnl_expr_free(expr);
+        return;
+    }
+    info->mode = XT_BPF_MODE_FD_ELF;
+    info->fd = prog_fd;
+    nftnl_expr_set_str(expr, NFTNL_EXPR_MT_NAME, "bpf");
+    nftnl_expr_set_u32(expr, NFTNL_EXPR_MT_REV, 1);
+    nftnl_expr_set(expr, NFTNL_EXPR_MT_INFO, info, sizeof(*info));
+    nftnl_rule_add_expr(b->nft, expr);
+}
+
+/* The xtables target "NFQUEUE", so that no CONFIG_NFT_QUEUE is needed; BYPASS: pass when nobody listens. */
+static void
+add_queue(struct builder *b, const struct wd_rule *rule)
+{
+    struct nftnl_expr *expr = nftnl_expr_alloc("target");
+    struct xt_NFQ_info_v3 *info = calloc(1, XT_SIZE(*info));
+
+    if (!expr || !info) {
+        b->failed = true;
+        free(info);
+        if (expr)
+            nftnl_expr_free(expr);
+        return;
+    }
+    info->queuenum = rule->queue;
+    info->queues_total = 1;
+    info->flags = NFQ_FLAG_BYPASS;
+    nftnl_expr_set_str(expr, NFTNL_EXPR_TG_NAME, "NFQUEUE");
+    nftnl_expr_set_u32(expr, NFTNL_EXPR_TG_REV, 3);
+    nftnl_expr_set(expr, NFTNL_EXPR_TG_INFO, info, XT_SIZE(*info));
+    nftnl_rule_add_expr(b->nft, expr);
+}
+
+static void
+add_drop(struct builder *b)
+{
+    struct nftnl_expr *expr = nftnl_expr_alloc("immediate");
+
+    if (expr) {
+        nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_DREG, NFT_REG_VERDICT);
+        nftnl_expr_set_u32(expr, NFTNL_EXPR_IMM_VERDICT, NF_DROP);
+    }
+    add_expr(b, expr);
+}
+
+struct nftnl_rule *
+wd_rule_build(const struct wd_rule *rule, const char *table, const char *chain)
+{
+    struct builder b = {.nft = nftnl_rule_alloc()};
+
+    if (!b.nft)
+        return NULL;
+    nftnl_rule_set_str(b.nft, NFTNL_RULE_TABLE, table);
+    nftnl_rule_set_str(b.nft, NFTNL_RULE_CHAIN, chain);
+    add_prefix(&b, rule);
+    if (rule->prog_fd >= 0)
+        add_program(&b, rule->prog_fd);
+    if (rule->action == WD_RULE_QUEUE)
+        add_queue(&b, rule);
+    else if (rule->action == WD_RULE_DROP)
+        add_drop(&b);
+    if (b.failed) {
+        nftnl_rule_free(b.nft);
+        return NULL;
+    }
+    return b.nft;
+}

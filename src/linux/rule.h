@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+/* One rule of ours, and what nftables calls it: compares, a program, an action. */
+#ifndef WD_LINUX_RULE_H
+#define WD_LINUX_RULE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bpf/gen.h"
+#include "linux/native.h"
+
+/* Native compare in front of a program: the type of the outgoing (LOCAL_OUT) or incoming device. */
+enum wd_rule_dev { WD_RULE_ANY_DEV, WD_RULE_LOOPBACK_DEV, WD_RULE_OTHER_DEV };
+#define WD_RULE_IFS_MAX 32
+
+enum wd_rule_action { WD_RULE_QUEUE, WD_RULE_DROP, WD_RULE_NONE /* the program does it all */ };
+
+struct wd_rule {
+    enum wd_hook hook;
+    enum wd_rule_dev dev;
+    uint32_t oif;            /* only packets leaving by this interface; 0: by any */
+    const uint32_t *not_oif; /* but none leaving by these */
+    unsigned int not_oif_count;
+    const struct wd_prefix *prefix; /* only packets that fulfil it; NULL: all */
+    bool big;                       /* only aggregates over 65,535 bytes */
+    int prog_fd;                    /* SOCKET_FILTER program; < 0: every packet */
+    enum wd_rule_action action;
+    uint16_t queue; /* QUEUE: first queue number */
+};
+
+struct nftnl_rule;
+
+/* For libnftnl, to be freed with nftnl_rule_free; NULL: no memory. */
+struct nftnl_rule *wd_rule_build(const struct wd_rule *rule, const char *table, const char *chain);
+
+#endif
