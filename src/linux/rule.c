@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
 #include "rule.h"
 
+#include <stdio.h> /* libnftnl/expr.h needs it */
+
 #include <arpa/inet.h>
 #include <libnftnl/expr.h>
 #include <libnftnl/rule.h>
@@ -9,7 +11,6 @@
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/xt_NFQUEUE.h>
 #include <linux/netfilter/xt_bpf.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #define XT_SIZE(type) ((sizeof(type) + 7) / 8 * 8) /* xtables pads what it is given to 8 bytes */
