@@ -366,6 +366,16 @@ edges_meet(void **state)
     report("edges");
 }
 
+/* Elements far enough behind tests of one value that their window is loaded between two of these. */
+static void
+elements_ahead(struct wd_prog *prog)
+{
+    for (int i = 0; i < 62; i++)
+        add_or(prog, WD_F_LENGTH, WD_OP_EQ, 0, 0, 40 + (uint64_t)i);
+    for (int i = 0; i < 20; i++)
+        add_or(prog, WD_F_PACKET, WD_OP_EQ, 20 + i, 0, (uint64_t)i);
+}
+
 /* More fields than there is stack to make ready. */
 static void
 all_fields(struct wd_prog *prog)
@@ -385,8 +395,8 @@ all_fields(struct wd_prog *prog)
 static void
 corners(void **state)
 {
-    static void (*const build[])(struct wd_prog *) = {long_decided,   late_start,   address_edges,
-                                                      address_halves, same_element, all_fields};
+    static void (*const build[])(struct wd_prog *) = {long_decided, late_start,     address_edges, address_halves,
+                                                      same_element, elements_ahead, all_fields};
     struct wd_test *tests = malloc((CORNER_TESTS + 1) * sizeof(*tests));
     struct rng rng = {.state = number_of("FILTER_SEED", 1)};
 
