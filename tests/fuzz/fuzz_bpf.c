@@ -235,6 +235,16 @@ fulfil(struct rng *rng, const struct wd_test *test, struct subject *subject)
     }
 }
 
+/* Another header behind the IP header, as far as that says. */
+static void
+change_protocol(struct rng *rng, struct law_packet *packet)
+{
+    static const uint8_t protocols[] = {0, 1, 6, 17, 43, 44, 50, 51, 58, 59, 60, 135};
+
+    if (packet->len >= 20)
+        packet->bytes[packet->bytes[0] >> 4 == 6 ? 6 : 9] = protocols[rng_below(rng, sizeof(protocols))];
+}
+
 static void
 choose_packet(struct rng *rng, const struct wd_prog *prog, struct subject *ret)
 {
@@ -242,6 +252,8 @@ choose_packet(struct rng *rng, const struct wd_prog *prog, struct subject *ret)
         ret->packet.len = law_small_packet(rng, ret->packet.bytes, 20 + rng_below(rng, 150));
     else
         law_vary(rng, corpus, &ret->packet);
+    if (rng_below(rng, 8) == 0)
+        change_protocol(rng, &ret->packet);
     for (int i = 0; i < 3 && prog->count && rng_below(rng, 2); i++)
         if (wd_packet_parse(ret->packet.bytes, ret->packet.len, &ret->parsed))
             fulfil(rng, &prog->tests[rng_below(rng, prog->count)], ret);

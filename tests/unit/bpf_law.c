@@ -263,6 +263,7 @@ law_sample_value(struct rng *rng, const struct corpus *corpus, const struct wd_f
 struct wd_test
 law_random_test(struct rng *rng, const struct corpus *corpus, uint8_t field)
 {
+    static const uint64_t halves[] = {0, 1, INT64_MAX, UINT64_C(1) << 63, UINT64_MAX - 1, UINT64_MAX};
     static const int32_t indices[] = {0, 1, 2, 3, 4, 20, 256, 276, -4, -5, -6, -8, -20, -256};
     const struct wd_field_info *info = &wd_fields[field];
     struct wd_test test = {.field = field, .op = (uint8_t)rng_below(rng, 6)};
@@ -273,6 +274,10 @@ law_random_test(struct rng *rng, const struct corpus *corpus, uint8_t field)
     test.lo = law_sample_value(rng, corpus, info, test.index) + (rng_below(rng, 6) == 0);
     if (info->kind == WD_KIND_ADDR && rng_below(rng, 2))
         test.hi = rng_next(rng);
+    if (info->kind == WD_KIND_ADDR && rng_below(rng, 4) == 0) { /* where a half overflows, or is nothing */
+        test.hi = halves[rng_below(rng, 6)];
+        test.lo = halves[rng_below(rng, 6)];
+    }
     if (info->kind == WD_KIND_INT && rng_below(rng, 2))
         test.neg = test.lo != 0;
     return test;
