@@ -62,9 +62,15 @@ test_loads(void **state)
     (void)state;
     kernel.refused = 0;
     assert_int_equal(plan("tcp", &p, &err), 0);
-    assert_int_equal(kernel.loads, 2);
+    assert_int_equal(kernel.loads, 4);
     assert_true(p.exact);
     assert_string_equal(p.refusal.text, "");
+    assert_false(p.classes->big);
+    assert_true(p.classes->next->big); /* aggregates over 65,535 bytes, behind it at the same hook */
+    assert_int_equal(p.classes->next->hook, p.classes->hook);
+    wd_plan_free(&p);
+    assert_int_equal(plan("udp", &p, &err), 0);
+    assert_int_equal(kernel.loads, 2); /* which only TCP makes */
     wd_plan_free(&p);
 }
 
@@ -81,7 +87,7 @@ test_refused(void **state)
         kernel.refused = 1;
         kernel.error = errors[i];
         assert_int_equal(plan("tcp", &p, &err), 0);
-        assert_int_equal(kernel.loads, 3);
+        assert_int_equal(kernel.loads, 5);
         assert_false(p.exact);
         assert_string_equal(p.refusal.text, "the verifier says no to program 1");
         assert_true(p.classes->coarse);
@@ -128,7 +134,7 @@ test_false(void **state)
     assert_int_equal(kernel.loads, 0);
     assert_int_equal(p.count, 0);
     wd_plan_free(&p);
-    assert_int_equal(plan("outbound and tcp", &p, &err), 0);
+    assert_int_equal(plan("outbound and udp", &p, &err), 0);
     assert_int_equal(kernel.loads, 1);
     wd_plan_free(&p);
 }
