@@ -201,10 +201,10 @@ install_in_kernel(struct wd_handle *handle, enum wd_rule_action action, const st
 {
     int error = plan_and_install(handle, action, ring, true, err);
 
-    if (!error || handle->linked || error == -ENOMEM)
+    if (!error || handle->linked)
         return error;
     wd_ruleset_remove(handle->rules, &handle->places); /* of the hooks that could be had */
-    return plan_and_install(handle, action, ring, false, err);
+    return error == -ENOMEM ? error : plan_and_install(handle, action, ring, false, err);
 }
 
 static int

@@ -142,6 +142,8 @@ wd_fragment(const struct wd_packet *packet, uint32_t mtu, uint32_t id, wd_fragme
     if (packet->version == 4) {
         if (get16(packet->data + 6) & IP4_DF)
             return -EMSGSIZE;
+        if ((get16(packet->data + 6) & IP4_OFFSET) + packet->ip_len / 8 > IP4_OFFSET)
+            return -EMSGSIZE; /* the offset of a piece would run into the flags */
         pieces.head = (packet->data[0] & 15u) * 4;
         pieces.mark = mark4;
         if (get16(packet->data + 4))

@@ -53,19 +53,23 @@ wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *ru
 {
     uint32_t tag = WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(priority) << 4;
 
+    int error;
+
     inject->fd4 = open_family(AF_INET, tag);
     inject->fd6 = open_family(AF_INET6, tag);
     inject->rules = rules;
     inject->priority = priority;
     inject->fd_in = -1;
-    if (inject->fd4 < 0 && inject->fd6 < 0) {
-        int error = inject->fd4;
-
-        wd_inject_close(inject);
-        return wd_error_set(err, error, "run as root or with CAP_NET_RAW and CAP_NET_ADMIN", "open a raw socket: %s",
-                            strerror(-error));
-    }
-    return 0;
+    /* One family may be missing from the system; any other failure would cost the handle its packets. */
+    error = inject->fd4 < 0 && (inject->fd4 != -EAFNOSUPPORT || inject->fd6 < 0) ? inject->fd4
+            : inject->fd6 < 0 && inject->fd6 != -EAFNOSUPPORT                    ? inject->fd6
+                                                                                 : 0;
+    if (!error)
+        return 0;
+    wd_inject_close(inject);
+    return wd_error_set(
+        err, error, error == -EPERM || error == -EACCES ? "run as root or with CAP_NET_RAW and CAP_NET_ADMIN" : NULL,
+        "open a raw socket: %s", strerror(-error));
 }
 
 void

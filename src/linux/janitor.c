@@ -192,6 +192,28 @@ watch(struct wd_queue *queue)
     return 0;
 }
 
+/* With `life` held and not `lock`: the thread ends where it has nothing to look after. */
+static void
+stop_if_idle(void)
+{
+    const uint64_t one = 1;
+    bool last;
+
+    pthread_mutex_lock(&janitor.lock);
+    last = janitor.running && !janitor.wards;
+    if (last) {
+        janitor.running = false;
+        if (write(janitor.wake_fd, &one, sizeof(one)) < 0) {
+            /* The counter of an eventfd that is read by nobody cannot overflow here. */
+        }
+    }
+    pthread_mutex_unlock(&janitor.lock);
+    if (last) {
+        pthread_join(janitor.thread, NULL);
+        close_fds();
+    }
+}
+
 int
 wd_janitor_add(struct wd_queue *queue, struct wd_error *err)
 {
@@ -204,6 +226,8 @@ wd_janitor_add(struct wd_queue *queue, struct wd_error *err)
     if (!error)
         error = watch(queue);
     pthread_mutex_unlock(&janitor.lock);
+    if (error)
+        stop_if_idle();
     pthread_mutex_unlock(&janitor.life);
     if (error)
         return wd_error_set(err, error, "raise the limits of open files and threads (ulimit -n, -u)",
@@ -229,24 +253,11 @@ unwatch(struct wd_queue *queue)
 void
 wd_janitor_remove(struct wd_queue *queue)
 {
-    const uint64_t one = 1;
-    bool last;
-
     pthread_mutex_lock(&janitor.life);
     pthread_mutex_lock(&janitor.lock);
     unwatch(queue);
-    last = janitor.running && !janitor.wards;
-    if (last) {
-        janitor.running = false;
-        if (write(janitor.wake_fd, &one, sizeof(one)) < 0) {
-            /* The counter of an eventfd that is read by nobody cannot overflow here. */
-        }
-    }
     pthread_mutex_unlock(&janitor.lock);
-    if (last) {
-        pthread_join(janitor.thread, NULL);
-        close_fds();
-    }
+    stop_if_idle();
     pthread_mutex_unlock(&janitor.life);
 }
 

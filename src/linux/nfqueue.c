@@ -142,6 +142,13 @@ open_socket(struct wd_nfq *nfq)
     return 0;
 }
 
+/* No module helps against these: the remedy is that of the errno. */
+static bool
+wants_more(int error)
+{
+    return error == -ENOMEM || error == -ENOBUFS || error == -EMFILE || error == -ENFILE;
+}
+
 int
 wd_nfq_open(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
 {
@@ -154,8 +161,9 @@ wd_nfq_open(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
     if (error) {
         wd_nfq_close(nfq);
         return wd_error_set(err, error,
-                            error == -EPERM ? "run as root or with CAP_NET_ADMIN in this network namespace"
-                                            : "the kernel needs nfnetlink_queue: modprobe nfnetlink_queue",
+                            error == -EPERM     ? "run as root or with CAP_NET_ADMIN in this network namespace"
+                            : wants_more(error) ? NULL
+                                                : "the kernel needs nfnetlink_queue: modprobe nfnetlink_queue",
                             "bind to an NFQUEUE: %s", strerror(-error));
     }
     return 0;
@@ -217,14 +225,33 @@ wd_nfq_close(struct wd_nfq *nfq)
 
 /* ---- Messages ----------------------------------------------------------- */
 
+/* What parse_attr() reads of an attribute, at least. */
+static size_t
+attr_size(uint16_t type)
+{
+    switch (type) {
+    case NFQA_PACKET_HDR:
+        return sizeof(struct nfqnl_msg_packet_hdr);
+    case NFQA_HWADDR:
+        return sizeof(struct nfqnl_msg_packet_hw);
+    case NFQA_PAYLOAD:
+        return 0;
+    default:
+        return sizeof(uint32_t);
+    }
+}
+
 static void
 parse_attr(const struct nlattr *attr, struct wd_nfq_packet *packet)
 {
     const struct nfqnl_msg_packet_hdr *hdr;
     const struct nfqnl_msg_packet_hw *hw;
+    uint16_t type = mnl_attr_get_type(attr);
     uint32_t info;
 
-    switch (mnl_attr_get_type(attr)) {
+    if (mnl_attr_get_payload_len(attr) < attr_size(type))
+        return;
+    switch (type) {
     case NFQA_PACKET_HDR:
         hdr = mnl_attr_get_payload(attr);
         packet->id = ntohl(hdr->packet_id);
@@ -290,12 +317,15 @@ wd_nfq_parse(void *msg, size_t len, struct wd_nfq_packet *ret_packet, struct wd_
     if (!mnl_nlmsg_ok(nlh, (int)len))
         return WD_NFQ_OTHER;
     if (nlh->nlmsg_type == NLMSG_ERROR) {
+        if (mnl_nlmsg_get_payload_len(nlh) < sizeof(*ack))
+            return WD_NFQ_OTHER;
         ack = mnl_nlmsg_get_payload(nlh);
         ret_ack->seq = nlh->nlmsg_seq;
         ret_ack->error = ack->error;
         return WD_NFQ_ACK;
     }
-    if (nlh->nlmsg_type == ((NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_PACKET))
+    if (nlh->nlmsg_type == ((NFNL_SUBSYS_QUEUE << 8) | NFQNL_MSG_PACKET) &&
+        mnl_nlmsg_get_payload_len(nlh) >= sizeof(struct nfgenmsg))
         return parse_packet(nlh, ret_packet);
     return WD_NFQ_OTHER;
 }

@@ -464,6 +464,13 @@ kick(struct wd_queue *queue)
     }
 }
 
+void
+wd_queue_hold(struct wd_queue *queue, struct wd_slot *slot)
+{
+    wd_held_add(&queue->held, slot);
+    kick(queue);
+}
+
 /* ---- Receiving ---------------------------------------------------------- */
 
 /* Copies one packet out; false: it does not fit any more, or is the last that may be in this batch. */
@@ -495,8 +502,7 @@ deliver(struct wd_queue *queue, struct wd_slot *slot, struct wd_recv *io, int64_
     }
     if (queue->held.list.count >= queue->limits.length)
         drop_held(queue, queue->held.list.first);
-    wd_held_add(&queue->held, slot);
-    kick(queue);
+    wd_queue_hold(queue, slot);
     /* A packet that is cut must be the last of a batch, or its length field would hide the next. */
     return whole;
 }

@@ -89,6 +89,7 @@ void wd_queue_free(struct wd_queue *queue);
  */
 void wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed);
 void wd_queue_give_up(struct wd_queue *queue, struct wd_slot *slot); /* another packet takes its place: dropped */
+void wd_queue_hold(struct wd_queue *queue, struct wd_slot *slot);    /* the program has it; the janitor knows */
 int wd_queue_flush(struct wd_queue *queue);
 int wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex);
 

@@ -200,8 +200,8 @@ wd_rule_build(const struct wd_rule *rule, const char *table, const char *chain)
 
     if (!b.nft)
         return NULL;
-    nftnl_rule_set_str(b.nft, NFTNL_RULE_TABLE, table);
-    nftnl_rule_set_str(b.nft, NFTNL_RULE_CHAIN, chain);
+    b.failed = nftnl_rule_set_str(b.nft, NFTNL_RULE_TABLE, table) < 0 ||
+               nftnl_rule_set_str(b.nft, NFTNL_RULE_CHAIN, chain) < 0;
     add_prefix(&b, rule);
     if (rule->prog_fd >= 0)
         add_program(&b, rule->prog_fd);

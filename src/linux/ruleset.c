@@ -109,6 +109,13 @@ batch_begin(struct batch *batch, struct wd_ruleset *rules)
     mnl_nlmsg_batch_next(batch->mnl);
 }
 
+static void
+batch_fail(struct batch *batch, int error)
+{
+    if (!batch->error)
+        batch->error = error;
+}
+
 static struct nlmsghdr *
 batch_header(struct batch *batch, uint16_t type, uint16_t flags)
 {
@@ -184,16 +191,16 @@ put_table(struct batch *batch)
 {
     struct nftnl_table *table = nftnl_table_alloc();
 
-    if (!table || batch->error) {
-        batch->error = batch->error ? batch->error : -ENOMEM;
-        nftnl_table_free(table);
-        return;
-    }
-    nftnl_table_set_str(table, NFTNL_TABLE_NAME, batch->rules->table);
+    if (!table || nftnl_table_set_str(table, NFTNL_TABLE_NAME, batch->rules->table) < 0)
+        batch_fail(batch, -ENOMEM);
+    if (batch->error)
+        goto out;
     nftnl_table_set_u32(table, NFTNL_TABLE_FLAGS, NFT_TABLE_F_OWNER);
     nftnl_table_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWTABLE, NLM_F_CREATE | NLM_F_EXCL), table);
     batch_next(batch);
-    nftnl_table_free(table);
+out:
+    if (table)
+        nftnl_table_free(table); /* not NULL-safe */
 }
 
 static void
@@ -201,20 +208,20 @@ put_chain(struct batch *batch, const struct wd_chain *chain)
 {
     struct nftnl_chain *nft = nftnl_chain_alloc();
 
-    if (!nft || batch->error) {
-        batch->error = batch->error ? batch->error : -ENOMEM;
-        nftnl_chain_free(nft);
-        return;
-    }
-    nftnl_chain_set_str(nft, NFTNL_CHAIN_TABLE, batch->rules->table);
-    nftnl_chain_set_str(nft, NFTNL_CHAIN_NAME, chain->name);
-    nftnl_chain_set_str(nft, NFTNL_CHAIN_TYPE, "filter");
+    if (!nft || nftnl_chain_set_str(nft, NFTNL_CHAIN_TABLE, batch->rules->table) < 0 ||
+        nftnl_chain_set_str(nft, NFTNL_CHAIN_NAME, chain->name) < 0 ||
+        nftnl_chain_set_str(nft, NFTNL_CHAIN_TYPE, "filter") < 0)
+        batch_fail(batch, -ENOMEM);
+    if (batch->error)
+        goto out;
     nftnl_chain_set_u32(nft, NFTNL_CHAIN_HOOKNUM, wd_hook_num(chain->hook));
     nftnl_chain_set_s32(nft, NFTNL_CHAIN_PRIO, wd_hook_priority(chain->priority));
     nftnl_chain_set_u32(nft, NFTNL_CHAIN_POLICY, NF_ACCEPT);
     nftnl_chain_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL), nft);
     batch_next(batch);
-    nftnl_chain_free(nft);
+out:
+    if (nft)
+        nftnl_chain_free(nft); /* not NULL-safe */
 }
 
 /* ---- Rules -------------------------------------------------------------- */
@@ -239,12 +246,12 @@ put_flush(struct batch *batch, const struct wd_chain *chain)
 {
     struct nftnl_rule *nft = nftnl_rule_alloc();
 
-    if (!nft || batch->error) {
-        batch->error = batch->error ? batch->error : -ENOMEM;
+    /* A message without the name of a chain would delete the rules of all chains. */
+    if (!nft || nftnl_rule_set_str(nft, NFTNL_RULE_TABLE, batch->rules->table) < 0 ||
+        nftnl_rule_set_str(nft, NFTNL_RULE_CHAIN, chain->name) < 0)
+        batch_fail(batch, -ENOMEM);
+    if (batch->error)
         goto out;
-    }
-    nftnl_rule_set_str(nft, NFTNL_RULE_TABLE, batch->rules->table);
-    nftnl_rule_set_str(nft, NFTNL_RULE_CHAIN, chain->name);
     nftnl_rule_nlmsg_build_payload(batch_header(batch, NFT_MSG_DELRULE, 0), nft);
     batch_next(batch);
 out:
@@ -329,7 +336,7 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
     rules->refs = 1;
     rules->inbound_fd = -1;
     rules->netns_fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-    error = owner_socket(&rules->nl);
+    error = rules->netns_fd < 0 ? -errno : owner_socket(&rules->nl);
     if (!error) {
         error = make_table(rules);
         if (error)

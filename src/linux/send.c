@@ -127,10 +127,11 @@ replace_held(struct wd_queue *queue, const struct item *item)
     struct wd_slot *slot = item->slot;
     int error;
 
+    wd_queue_flush(queue);              /* what was sent earlier goes earlier */
     wd_held_remove(&queue->held, slot); /* the lock may be left for a while */
     error = inject_copy(queue, item);
     if (error) {
-        wd_held_add(&queue->held, slot);
+        wd_queue_hold(queue, slot);
         return error;
     }
     wd_queue_give_up(queue, slot);

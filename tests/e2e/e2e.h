@@ -52,6 +52,7 @@ extern const struct e2e_test e2e_coexist_tests[];
 extern const struct e2e_test e2e_engine_tests[];
 extern const struct e2e_test e2e_forward_tests[];
 extern const struct e2e_test e2e_redirect_tests[];
+extern const struct e2e_test e2e_fault_tests[];
 
 #define E2E_A4 "10.77.0.1"
 #define E2E_B4 "10.77.0.2"
