@@ -179,7 +179,10 @@ test_refused(void **state)
     make(4, false, 3000, &packet);
     buffer[6] = 0x40; /* DF */
     assert_int_equal(wd_fragment(&packet, 1500, 7, take4, &whole), -EMSGSIZE);
-    buffer[6] = 0;
+    buffer[6] = 0x1F; /* offset 8185 * 8: the pieces' offsets would run into the flags */
+    buffer[7] = 0xF9;
+    assert_int_equal(wd_fragment(&packet, 1500, 7, take4, &whole), -EMSGSIZE);
+    buffer[6] = buffer[7] = 0;
     assert_int_equal(wd_fragment(&packet, 27, 7, take4, &whole), -EMSGSIZE);
     assert_int_equal(whole.count, 0);
     whole.fail_at = 2;
