@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/bytes.h"
+
 #define IP4_DF 0x4000
 #define IP4_MF 0x2000
 #define IP4_OFFSET 0x1FFF
@@ -14,19 +16,6 @@
 #define IP4_OPTION_NOP 1
 #define IP6_FRAGMENT_HEADER 8
 #define LENGTH_MAX 65535 /* lo's MTU is more */
-
-static uint16_t
-get16(const uint8_t *p)
-{
-    return (uint16_t)(p[0] << 8 | p[1]);
-}
-
-static void
-put16(uint8_t *p, uint32_t value)
-{
-    p[0] = (uint8_t)(value >> 8);
-    p[1] = (uint8_t)value;
-}
 
 /* Options of the first fragment only become no-operations. */
 static void
@@ -61,12 +50,12 @@ static void
 mark4(struct pieces *pieces, uint32_t offset, uint32_t len, bool last)
 {
     uint8_t *ip = pieces->buffer;
-    uint16_t was = get16(ip + 6);
+    uint16_t was = wd_load_be16(ip + 6);
 
-    put16(ip + 2, pieces->head + len);
-    put16(ip + 4, pieces->id);
-    put16(ip + 6, (was & ~(uint32_t)(IP4_MF | IP4_OFFSET)) | (last ? was & IP4_MF : IP4_MF) |
-                      ((was & IP4_OFFSET) + offset / 8));
+    wd_store_be16(ip + 2, pieces->head + len);
+    wd_store_be16(ip + 4, pieces->id);
+    wd_store_be16(ip + 6, (was & ~(uint32_t)(IP4_MF | IP4_OFFSET)) | (last ? was & IP4_MF : IP4_MF) |
+                              ((was & IP4_OFFSET) + offset / 8));
     if (offset)
         blank_options(ip, pieces->head);
 }
@@ -78,11 +67,11 @@ mark6(struct pieces *pieces, uint32_t offset, uint32_t len, bool last)
     uint8_t *fragment = pieces->buffer + pieces->head;
     uint32_t id = htonl(pieces->id);
 
-    put16(pieces->buffer + 4, pieces->head - 40 + pieces->extra + len);
+    wd_store_be16(pieces->buffer + 4, pieces->head - 40 + pieces->extra + len);
     fragment[0] = pieces->buffer[pieces->next];
     pieces->buffer[pieces->next] = IPPROTO_FRAGMENT;
     fragment[1] = 0;
-    put16(fragment + 2, offset | (last ? 0 : 1));
+    wd_store_be16(fragment + 2, offset | (last ? 0 : 1));
     memcpy(fragment + 4, &id, sizeof(id));
 }
 
@@ -140,14 +129,14 @@ wd_fragment(const struct wd_packet *packet, uint32_t mtu, uint32_t id, wd_fragme
     int error;
 
     if (packet->version == 4) {
-        if (get16(packet->data + 6) & IP4_DF)
+        if (wd_load_be16(packet->data + 6) & IP4_DF)
             return -EMSGSIZE;
-        if ((get16(packet->data + 6) & IP4_OFFSET) + packet->ip_len / 8 > IP4_OFFSET)
+        if ((wd_load_be16(packet->data + 6) & IP4_OFFSET) + packet->ip_len / 8 > IP4_OFFSET)
             return -EMSGSIZE; /* the offset of a piece would run into the flags */
         pieces.head = (packet->data[0] & 15u) * 4;
         pieces.mark = mark4;
-        if (get16(packet->data + 4))
-            pieces.id = get16(packet->data + 4);
+        if (wd_load_be16(packet->data + 4))
+            pieces.id = wd_load_be16(packet->data + 4);
     } else {
         if (packet->fragment)
             return -EMSGSIZE;

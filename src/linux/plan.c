@@ -200,16 +200,14 @@ add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_r
 {
     struct wd_plan *plan = planner->plan;
     struct wd_prefix *prefix = wd_arena_alloc(&plan->arena, WD_PREFIXES_MAX, sizeof(*prefix));
-    unsigned int count = 0;
-    int error;
+    bool prefixed = !like->big && planner->if_count <= PREFIXED_IFS_MAX;
+    unsigned int count = 1; /* one that says nothing */
+    int error = 0;
 
     if (!prefix)
         return -ENOMEM;
-    error = wd_native_prefixes(&plan->arena, prog, like->hook == WD_HOOK_LOCAL_OUT, prefix, &count);
-    if (!error && (like->big || planner->if_count > PREFIXED_IFS_MAX)) {
-        prefix[0].count = 0;
-        count = 1;
-    }
+    if (prefixed)
+        error = wd_native_prefixes(&plan->arena, prog, like->hook == WD_HOOK_LOCAL_OUT, prefix, &count);
     for (unsigned int i = 0; i < count && !error; i++) {
         struct wd_rule *rule = new_rule(plan, like);
 

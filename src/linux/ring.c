@@ -69,6 +69,14 @@ wd_ring_new(uint32_t bytes, struct wd_ring **ret_ring, struct wd_error *err)
 }
 
 void
+wd_ring_close_fd(struct wd_ring *ring)
+{
+    if (ring->fd >= 0)
+        close(ring->fd);
+    ring->fd = -1;
+}
+
+void
 wd_ring_free(struct wd_ring *ring)
 {
     if (!ring)
@@ -77,8 +85,7 @@ wd_ring_free(struct wd_ring *ring)
         munmap(ring->consumer, page_size());
     if (ring->producer)
         munmap(ring->producer, page_size() + 2 * ring->size);
-    if (ring->fd >= 0)
-        close(ring->fd);
+    wd_ring_close_fd(ring);
     free(ring);
 }
 

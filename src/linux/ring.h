@@ -19,7 +19,8 @@ struct wd_ring {
 /* The size a ring for so many bytes has: the next power of two, at least a page. */
 uint64_t wd_ring_size(uint32_t bytes);
 int wd_ring_new(uint32_t bytes, struct wd_ring **ret_ring, struct wd_error *err);
-void wd_ring_free(struct wd_ring *ring); /* NULL-safe */
+void wd_ring_free(struct wd_ring *ring);     /* NULL-safe */
+void wd_ring_close_fd(struct wd_ring *ring); /* in a forked child, too */
 
 /* The next finished record, or NULL.  *ret_next: the position behind it, for wd_ring_advance.  One reader at a time. */
 const void *wd_ring_peek(struct wd_ring *ring, unsigned long *ret_next);

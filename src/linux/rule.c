@@ -29,24 +29,55 @@ add_expr(struct builder *b, struct nftnl_expr *expr)
         b->failed = true;
 }
 
-/* meta KEY OP value */
+/* Register 1 = meta KEY */
 static void
-add_meta_compare(struct builder *b, uint32_t key, uint32_t op, const void *value, uint32_t size)
+add_meta(struct builder *b, uint32_t key)
 {
     struct nftnl_expr *meta = nftnl_expr_alloc("meta");
-    struct nftnl_expr *cmp = nftnl_expr_alloc("cmp");
 
     if (meta) {
         nftnl_expr_set_u32(meta, NFTNL_EXPR_META_KEY, key);
         nftnl_expr_set_u32(meta, NFTNL_EXPR_META_DREG, NFT_REG_1);
     }
+    add_expr(b, meta);
+}
+
+/* Register 1 OP value, or the rule ends here. */
+static void
+add_cmp(struct builder *b, uint32_t op, const void *value, uint32_t size)
+{
+    struct nftnl_expr *cmp = nftnl_expr_alloc("cmp");
+
     if (cmp) {
         nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
         nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, op);
         nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, value, size);
     }
-    add_expr(b, meta);
     add_expr(b, cmp);
+}
+
+static void
+add_meta_compare(struct builder *b, uint32_t key, uint32_t op, const void *value, uint32_t size)
+{
+    add_meta(b, key);
+    add_cmp(b, op, value, size);
+}
+
+/* Register 1 &= mask, for a single byte; four bytes long: the kernel then does it in place. */
+static void
+add_mask(struct builder *b, uint8_t byte)
+{
+    const uint8_t mask[4] = {byte}, none[4] = {0};
+    struct nftnl_expr *bitwise = nftnl_expr_alloc("bitwise");
+
+    if (bitwise) {
+        nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
+        nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
+        nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_LEN, sizeof(mask));
+        nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_MASK, mask, sizeof(mask));
+        nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_XOR, none, sizeof(none));
+    }
+    add_expr(b, bitwise);
 }
 
 /* payload load LEN @ network header + OFFSET [& mask] OP value */
@@ -59,8 +90,7 @@ add_compare(struct builder *b, const struct wd_compare *compare)
         [WD_COMPARE_GE] = NFT_CMP_GTE,
         [WD_COMPARE_LE] = NFT_CMP_LTE,
     };
-    const uint8_t mask[4] = {compare->mask}, none[4] = {0}; /* four bytes: the kernel then does it in place */
-    struct nftnl_expr *payload = nftnl_expr_alloc("payload"), *cmp = nftnl_expr_alloc("cmp"), *bitwise = NULL;
+    struct nftnl_expr *payload = nftnl_expr_alloc("payload");
 
     if (payload) {
         nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_BASE, NFT_PAYLOAD_NETWORK_HEADER);
@@ -69,37 +99,18 @@ add_compare(struct builder *b, const struct wd_compare *compare)
         nftnl_expr_set_u32(payload, NFTNL_EXPR_PAYLOAD_DREG, NFT_REG_1);
     }
     add_expr(b, payload);
-    if (compare->mask) {
-        bitwise = nftnl_expr_alloc("bitwise");
-        if (bitwise) {
-            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_SREG, NFT_REG_1);
-            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_DREG, NFT_REG_1);
-            nftnl_expr_set_u32(bitwise, NFTNL_EXPR_BITWISE_LEN, sizeof(mask));
-            nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_MASK, mask, sizeof(mask));
-            nftnl_expr_set(bitwise, NFTNL_EXPR_BITWISE_XOR, none, sizeof(none));
-        }
-        add_expr(b, bitwise);
-    }
-    if (cmp) {
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, ops[compare->op]);
-        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, compare->value, compare->len);
-    }
-    add_expr(b, cmp);
+    if (compare->mask)
+        add_mask(b, compare->mask);
+    add_cmp(b, ops[compare->op], compare->value, compare->len);
 }
 
 /* meta length >= 65536; the register holds it in the byte order of the machine */
 static void
 add_big(struct builder *b)
 {
-    struct nftnl_expr *meta = nftnl_expr_alloc("meta"), *order = nftnl_expr_alloc("byteorder"),
-                      *cmp = nftnl_expr_alloc("cmp");
+    struct nftnl_expr *order = nftnl_expr_alloc("byteorder");
     const uint32_t least = htonl(UINT16_MAX + 1);
 
-    if (meta) {
-        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_KEY, NFT_META_LEN);
-        nftnl_expr_set_u32(meta, NFTNL_EXPR_META_DREG, NFT_REG_1);
-    }
     if (order) {
         nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_SREG, NFT_REG_1);
         nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_DREG, NFT_REG_1);
@@ -107,14 +118,9 @@ add_big(struct builder *b)
         nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_LEN, sizeof(least));
         nftnl_expr_set_u32(order, NFTNL_EXPR_BYTEORDER_SIZE, sizeof(least));
     }
-    if (cmp) {
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_SREG, NFT_REG_1);
-        nftnl_expr_set_u32(cmp, NFTNL_EXPR_CMP_OP, NFT_CMP_GTE);
-        nftnl_expr_set(cmp, NFTNL_EXPR_CMP_DATA, &least, sizeof(least));
-    }
-    add_expr(b, meta);
+    add_meta(b, NFT_META_LEN);
     add_expr(b, order);
-    add_expr(b, cmp);
+    add_cmp(b, NFT_CMP_GTE, &least, sizeof(least));
 }
 
 /* What most packets fail at comes first. */

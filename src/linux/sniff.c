@@ -56,11 +56,8 @@ wd_sniff_new(struct wd_ring *ring, uint64_t *counters, struct wd_sniff **ret_sni
 void
 wd_sniff_close_fds(struct wd_sniff *sniff)
 {
-    for (struct wd_ring *ring = sniff->rings; ring; ring = ring->next) {
-        if (ring->fd >= 0)
-            close(ring->fd);
-        ring->fd = -1;
-    }
+    for (struct wd_ring *ring = sniff->rings; ring; ring = ring->next)
+        wd_ring_close_fd(ring);
     if (sniff->wake_fd >= 0)
         close(sniff->wake_fd);
     sniff->wake_fd = -1;

@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define RING_SIZE (256 * 1024) /* 2,000 tails: a receive buffer holds fewer packets of that length */
 
@@ -28,9 +27,7 @@ wd_tails_new(struct wd_tails **ret_tails, struct wd_error *err)
 void
 wd_tails_close_fds(struct wd_tails *tails)
 {
-    if (tails->ring->fd >= 0)
-        close(tails->ring->fd);
-    tails->ring->fd = -1;
+    wd_ring_close_fd(tails->ring);
 }
 
 void
