@@ -250,5 +250,7 @@ unsigned e2e_make_udp(uint8_t *packet, const char *src, uint16_t sport, const ch
                       const void *payload, unsigned len);
 /* An address for a new outbound packet, checksum flags clear. */
 WINDIVERT_ADDRESS e2e_new_outbound(bool v6);
+/* For a new packet that comes in, or is to be forwarded, by an interface. */
+WINDIVERT_ADDRESS e2e_new_inbound(bool v6, const char *ns, const char *ifname);
 
 #endif

@@ -140,3 +140,13 @@ e2e_new_outbound(bool v6)
     addr.IPv6 = v6;
     return addr;
 }
+
+WINDIVERT_ADDRESS
+e2e_new_inbound(bool v6, const char *ns, const char *ifname)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
+
+    addr.Outbound = 0;
+    addr.Network.IfIdx = e2e_ifindex(ns, ifname);
+    return addr;
+}

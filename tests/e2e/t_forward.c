@@ -237,7 +237,7 @@ inject(bool v6)
     struct iovec iov = {buf, sizeof(buf)};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
     UINT len = e2e_make_udp(packet, from, 4000, to, PORT, "through", 7);
-    WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(v6, "b", "vb");
     struct pollfd p = {.fd = rx, .events = POLLIN};
     HANDLE h;
 
@@ -248,8 +248,6 @@ inject(bool v6)
     e2e_enter("b");
     h = e2e_open_at(FORWARD, "false", 0, 0);
     addr.Layer = FORWARD;
-    addr.Outbound = 0;
-    addr.Network.IfIdx = e2e_ifindex("b", "vb");
     packet[v6 ? 7 : 8] = 33;
     e2e_send_packet(h, packet, len, &addr);
     CHECK(poll(&p, 1, 3000) == 1 && recvmsg(rx, &msg, 0) == 7 && memcmp(buf, "through", 7) == 0, "it did not arrive");
@@ -319,7 +317,7 @@ forward_mtu_and_hops(void)
     int tx = e2e_udp_sender("a", E2E_C4, PORT, 0), one = 1;
     static uint8_t packet[1500], text[1400], buf[E2E_PACKET_MAX];
     UINT len = e2e_make_udp(packet, E2E_A4, 4000, E2E_C4, PORT, text, sizeof(text));
-    WINDIVERT_ADDRESS addr = e2e_new_outbound(false), seen;
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "b", "vb"), seen;
     HANDLE icmp, h;
 
     free(e2e_shell("b", "ip link set vbc mtu 1280"));
@@ -335,8 +333,6 @@ forward_mtu_and_hops(void)
 
     len = e2e_make_udp(packet, E2E_A4, 4000, E2E_C4, PORT, text, sizeof(text));
     packet[6] = 0x40; /* DF */
-    addr.Outbound = 0;
-    addr.Network.IfIdx = e2e_ifindex("b", "vb");
     e2e_send_packet(h, packet, len, &addr);
     len = e2e_recv_packet(icmp, buf, &seen);
     CHECK(len > 28 && buf[20] == 3 && buf[21] == 4 && (buf[26] << 8 | buf[27]) == 1280,

@@ -10,16 +10,6 @@
 
 #define PORT 5001
 
-static WINDIVERT_ADDRESS
-inbound(bool v6)
-{
-    WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
-
-    addr.Outbound = 0;
-    addr.Network.IfIdx = e2e_ifindex("a", "va");
-    return addr;
-}
-
 /* The interface that a received datagram's control message names. */
 static unsigned
 receive_with_interface(int fd, uint8_t *buf, size_t room)
@@ -53,7 +43,7 @@ to_socket(bool v6)
     HANDLE h = e2e_open("false", 0, 0);
     uint8_t packet[128], buf[128];
     UINT len = e2e_make_udp(packet, peer, 4000, here, PORT, "some text", 9);
-    WINDIVERT_ADDRESS addr = inbound(v6);
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(v6, "a", "va");
     unsigned ifindex;
 
     if (v6)
@@ -89,7 +79,7 @@ inject_in_priorities(void)
     int rx = e2e_udp_receiver("a", E2E_A4, PORT);
     uint8_t packet[128], buf[2048];
     UINT len = e2e_make_udp(packet, E2E_B4, 4000, E2E_A4, PORT, "some text", 9), n;
-    WINDIVERT_ADDRESS addr = inbound(false), seen;
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "a", "va"), seen;
 
     for (unsigned i = 0; i < 4; i++)
         h[i] = e2e_open("inbound and udp.DstPort == 5001", priority[i], 0);
@@ -133,7 +123,7 @@ inject_in_refused(void)
     HANDLE h = e2e_open("false", 0, 0);
     uint8_t packet[128];
     UINT len = e2e_make_udp(packet, E2E_B4, 4000, E2E_A4, PORT, "some text", 9);
-    WINDIVERT_ADDRESS addr = inbound(false);
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "a", "va");
 
     addr.Network.IfIdx = 4242;
     CHECK_ERROR(WinDivertSend(h, packet, len, NULL, &addr), ERROR_INVALID_PARAMETER);

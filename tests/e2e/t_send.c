@@ -8,16 +8,6 @@
 #define PORT 5001
 #define COUNT 200
 
-static WINDIVERT_ADDRESS
-new_inbound(bool v6)
-{
-    WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
-
-    addr.Outbound = 0;
-    addr.Network.IfIdx = e2e_ifindex("a", "va");
-    return addr;
-}
-
 static UINT
 make_numbered(uint8_t *packet, const char *src, const char *dst, unsigned size, uint32_t i)
 {
@@ -89,7 +79,7 @@ send_new_out_foreign_source(void)
 static void
 send_new_in4(void)
 {
-    WINDIVERT_ADDRESS addr = new_inbound(false);
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "a", "va");
 
     many(E2E_B4, E2E_A4, "a", &addr);
 }
@@ -97,7 +87,7 @@ send_new_in4(void)
 static void
 send_new_in6(void)
 {
-    WINDIVERT_ADDRESS addr = new_inbound(true);
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(true, "a", "va");
 
     many(E2E_B6, E2E_A6, "a", &addr);
 }
@@ -141,7 +131,7 @@ send_sizes_out6(void)
 static void
 send_sizes_in4(void)
 {
-    WINDIVERT_ADDRESS addr = new_inbound(false);
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "a", "va");
 
     sizes(E2E_B4, E2E_A4, &addr, "a");
 }

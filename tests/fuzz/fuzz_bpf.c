@@ -103,33 +103,20 @@ begin(void)
 
 /* ---- Filters ------------------------------------------------------------ */
 
-static void __attribute__((format(printf, 2, 3))) put(struct random_filter *filter, const char *format, ...)
-{
-    va_list args;
-    int len;
-
-    va_start(args, format);
-    len = vsnprintf(filter->text + filter->len, sizeof(filter->text) - filter->len, format, args);
-    va_end(args);
-    if (len < 0 || (size_t)len >= sizeof(filter->text) - filter->len)
-        abort();
-    filter->len += (size_t)len;
-}
-
 static void
 put_test(struct random_filter *filter, const struct wd_test *test)
 {
     static const char *const ops[] = {"==", "!=", "<", "<=", ">", ">="};
     const struct wd_field_info *info = &wd_fields[test->field];
 
-    put(filter, "%s", info->name);
+    random_put(filter, "%s", info->name);
     if (info->kind == WD_KIND_ARRAY)
-        put(filter, test->index < 0 ? "[-%db]" : "[%db]", abs(test->index));
-    put(filter, " %s %s0x", ops[test->op], test->neg ? "-" : "");
+        random_put(filter, test->index < 0 ? "[-%db]" : "[%db]", abs(test->index));
+    random_put(filter, " %s %s0x", ops[test->op], test->neg ? "-" : "");
     if (test->hi)
-        put(filter, "%llx%016llx", (unsigned long long)test->hi, (unsigned long long)test->lo);
+        random_put(filter, "%llx%016llx", (unsigned long long)test->hi, (unsigned long long)test->lo);
     else
-        put(filter, "%llx", (unsigned long long)test->lo);
+        random_put(filter, "%llx", (unsigned long long)test->lo);
 }
 
 static uint8_t
@@ -165,17 +152,17 @@ put_chain(struct rng *rng, WINDIVERT_LAYER layer, struct random_filter *filter)
             test.lo += rng_below(rng, spread);
         test.op = rng_below(rng, 4) ? op : (uint8_t)rng_below(rng, 6);
         if (rng_below(rng, 12) == 0)
-            put(filter, "not ");
+            random_put(filter, "not ");
         if (rng_below(rng, 8) == 0 && depth < 8 && ++depth)
-            put(filter, "(");
+            random_put(filter, "(");
         put_test(filter, &test);
         if (depth && rng_below(rng, 4) == 0 && depth--)
-            put(filter, ")");
+            random_put(filter, ")");
         if (i + 1 < count)
-            put(filter, (rng_below(rng, 8) != 0) == or ? " or " : " and ");
+            random_put(filter, (rng_below(rng, 8) != 0) == or ? " or " : " and ");
     }
     while (depth--)
-        put(filter, ")");
+        random_put(filter, ")");
 }
 
 static WINDIVERT_LAYER

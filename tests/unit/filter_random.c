@@ -49,7 +49,8 @@ pick(struct rng *rng, const char *const *words, size_t count)
 #define PICK(rng, ...)                                                                                               \
     pick(rng, (const char *const[]){__VA_ARGS__}, sizeof((const char *[]){__VA_ARGS__}) / sizeof(char *))
 
-static void __attribute__((format(printf, 2, 3))) put(struct random_filter *filter, const char *format, ...)
+void
+random_put(struct random_filter *filter, const char *format, ...)
 {
     va_list args;
     int len;
@@ -65,7 +66,7 @@ static void __attribute__((format(printf, 2, 3))) put(struct random_filter *filt
 static void
 put_space(struct rng *rng, struct random_filter *filter)
 {
-    put(filter, "%s", PICK(rng, "", "", " ", " ", "  ", "\t", "\n", " \r\v\f"));
+    random_put(filter, "%s", PICK(rng, "", "", " ", " ", "  ", "\t", "\n", " \r\v\f"));
 }
 
 /* A value that a packet of the corpus has in a header field, so that "==" is true at times. */
@@ -90,20 +91,20 @@ static void
 put_address(struct rng *rng, struct random_filter *filter)
 {
     if (rng_below(rng, 3) == 0)
-        put(filter, "%u.%u.%u.%u", rng_below(rng, 256), rng_below(rng, 256), rng_below(rng, 256),
-            rng_below(rng, 256));
+        random_put(filter, "%u.%u.%u.%u", rng_below(rng, 256), rng_below(rng, 256), rng_below(rng, 256),
+                   rng_below(rng, 256));
     else
-        put(filter, "%s",
-            PICK(rng, "::", "::1", "10.0.0.1", "127.0.0.1", "8.8.8.8", "fd77::1", "fd77::2", "::ffff:10.0.0.1",
-                 "0.0.0.0", "255.255.255.255", "FF02::1:2", "1:2:3:4:5:6:7:8", "fe80::1:0:0:2",
-                 "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "0xFFFF0A000001", "0xffff00000000", "0x10000000000000000",
-                 "0xfffeffffffff", "0x1000000000000"));
+        random_put(filter, "%s",
+                   PICK(rng, "::", "::1", "10.0.0.1", "127.0.0.1", "8.8.8.8", "fd77::1", "fd77::2", "::ffff:10.0.0.1",
+                        "0.0.0.0", "255.255.255.255", "FF02::1:2", "1:2:3:4:5:6:7:8", "fe80::1:0:0:2",
+                        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "0xFFFF0A000001", "0xffff00000000",
+                        "0x10000000000000000", "0xfffeffffffff", "0x1000000000000"));
 }
 
 static void
 put_plain(struct rng *rng, struct random_filter *filter, uint64_t value)
 {
-    put(filter, rng_below(rng, 3) ? "%llu" : "0x%llx", (unsigned long long)value);
+    random_put(filter, rng_below(rng, 3) ? "%llu" : "0x%llx", (unsigned long long)value);
 }
 
 static void
@@ -115,10 +116,10 @@ put_value(struct rng *rng, struct random_filter *filter, const struct wd_field_i
     bool address = info->kind == WD_KIND_ADDR || info->kind == WD_KIND_ADDR4;
 
     if (rng_below(rng, 12) == 0)
-        put(filter, "-%s", PICK(rng, "", " "));
+        random_put(filter, "-%s", PICK(rng, "", " "));
     switch (rng_below(rng, 8)) {
     case 0:
-        put(filter, "%s", PICK(rng, "TRUE", "FALSE", "TCP", "UDP", "ICMP", "ICMPV6", "0x", "0", "1", "00001"));
+        random_put(filter, "%s", PICK(rng, "TRUE", "FALSE", "TCP", "UDP", "ICMP", "ICMPV6", "0x", "0", "1", "00001"));
         break;
     case 1:
         put_plain(rng, filter, info->umin + (uint64_t)(int64_t)step);
@@ -127,9 +128,10 @@ put_value(struct rng *rng, struct random_filter *filter, const struct wd_field_i
         put_plain(rng, filter, info->max + (uint64_t)(int64_t)step);
         break;
     case 3:
-        put(filter, "%s",
-            PICK(rng, "30000", "30001", "9223372036854775807", "9223372036854775808", "18446744073709551615",
-                 "18446744073709551616", "340282366920938463463374607431768211455", "65536", "4294967296", "70000"));
+        random_put(filter, "%s",
+                   PICK(rng, "30000", "30001", "9223372036854775807", "9223372036854775808", "18446744073709551615",
+                        "18446744073709551616", "340282366920938463463374607431768211455", "65536", "4294967296",
+                        "70000"));
         break;
     default:
         if (address && rng_below(rng, 2))
@@ -152,9 +154,9 @@ put_index(struct rng *rng, struct random_filter *filter, uint8_t width)
         offset = width;
     if (!bytes)
         offset /= width;
-    put(filter, "[%s%s", end ? "-" : "", rng_below(rng, 6) ? "" : " ");
-    put(filter, rng_below(rng, 5) ? "%u" : bytes ? "%u " : "0x%x", offset);
-    put(filter, "%s]", bytes ? "b" : "");
+    random_put(filter, "[%s%s", end ? "-" : "", rng_below(rng, 6) ? "" : " ");
+    random_put(filter, rng_below(rng, 5) ? "%u" : bytes ? "%u " : "0x%x", offset);
+    random_put(filter, "%s]", bytes ? "b" : "");
 }
 
 static enum wd_field
@@ -183,13 +185,13 @@ put_leaf(struct rng *rng, WINDIVERT_LAYER layer, const struct corpus *corpus, st
 
     filter->nodes[leaf].begin = (uint32_t)filter->len;
     while (rng_below(rng, 4) == 0)
-        put(filter, "%s", PICK(rng, "not ", "!", "! "));
-    put(filter, "%s", info->name);
+        random_put(filter, "%s", PICK(rng, "not ", "!", "! "));
+    random_put(filter, "%s", info->name);
     if (info->kind == WD_KIND_ARRAY)
         put_index(rng, filter, info->width);
     if (rng_below(rng, 4)) {
         put_space(rng, filter);
-        put(filter, "%s", PICK(rng, "==", "=", "!=", "<", "<=", ">", ">="));
+        random_put(filter, "%s", PICK(rng, "==", "=", "!=", "<", "<=", ">", ">="));
         put_space(rng, filter);
         put_value(rng, filter, info, corpus);
     }
@@ -214,23 +216,23 @@ put_group(struct generator *gen, int depth)
     int cond = -1, negation = -1, node;
 
     if (rng_below(gen->rng, 3) == 0) {
-        put(filter, "%s", PICK(gen->rng, "not", "!", "! ", "not !!", "!not not "));
+        random_put(filter, "%s", PICK(gen->rng, "not", "!", "! ", "not !!", "!not not "));
         negation = new_node(filter, RANDOM_NOT);
     }
-    put(filter, "(");
+    random_put(filter, "(");
     put_space(gen->rng, filter);
     node = put_or(gen, depth + 1);
     if (rng_below(gen->rng, 3) == 0) {
         cond = new_node(filter, RANDOM_COND);
         filter->nodes[cond].kid[0] = node;
-        put(filter, "%s", PICK(gen->rng, "?", " ? "));
+        random_put(filter, "%s", PICK(gen->rng, "?", " ? "));
         filter->nodes[cond].kid[1] = put_or(gen, depth + 1);
-        put(filter, "%s", PICK(gen->rng, " :", ": ", " : "));
+        random_put(filter, "%s", PICK(gen->rng, " :", ": ", " : "));
         filter->nodes[cond].kid[2] = put_or(gen, depth + 1);
         node = cond;
     }
     put_space(gen->rng, filter);
-    put(filter, ")");
+    random_put(filter, ")");
     if (negation < 0)
         return node;
     filter->nodes[negation].kid[0] = node;
@@ -256,7 +258,7 @@ put_list(struct generator *gen, int depth, int kind, put_function *element, cons
     while (gen->budget > 0 && rng_below(gen->rng, 3) == 0) {
         int node = new_node(gen->filter, kind);
 
-        put(gen->filter, rng_below(gen->rng, 2) ? " %s " : "%s", rng_below(gen->rng, 2) ? word : sign);
+        random_put(gen->filter, rng_below(gen->rng, 2) ? " %s " : "%s", rng_below(gen->rng, 2) ? word : sign);
         gen->filter->nodes[node].kid[0] = left;
         gen->filter->nodes[node].kid[1] = element(gen, depth);
         left = node;

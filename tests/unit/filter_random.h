@@ -36,6 +36,9 @@ struct random_filter {
     int count, root;
 };
 
+/* Adds to the text; ends the program where there is no room. */
+void random_put(struct random_filter *filter, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* All fields of the layer, all operators, spellings and spacings. */
 void random_filter(struct rng *rng, WINDIVERT_LAYER layer, const struct corpus *corpus,
                    struct random_filter *ret_filter);

@@ -15,20 +15,11 @@
 
 #include <cmocka.h>
 
-#include "filter_law.h"
-#include "filter_random.h"
+#include "filter_pool.h"
 
 #define SUBJECTS 32
 
 static struct corpus *corpus;
-
-/* What filters are evaluated on, for one layer. */
-struct pool {
-    struct law_subject subjects[SUBJECTS];
-    struct wd_packet packets[SUBJECTS];
-    uint8_t *buffers[SUBJECTS];
-    WINDIVERT_ADDRESS addrs[SUBJECTS];
-};
 
 static unsigned long
 setting(const char *name, unsigned long otherwise)
@@ -36,28 +27,6 @@ setting(const char *name, unsigned long otherwise)
     const char *text = getenv(name);
 
     return text ? strtoul(text, NULL, 10) : otherwise;
-}
-
-static void
-fill_pool(struct rng *rng, WINDIVERT_LAYER layer, struct pool *pool)
-{
-    for (int i = 0; i < SUBJECTS; i++) {
-        pool->buffers[i] = NULL;
-        random_address(rng, layer, &pool->addrs[i]);
-        pool->subjects[i] = (struct law_subject){NULL, &pool->addrs[i]};
-        if (layer > WINDIVERT_LAYER_NETWORK_FORWARD)
-            continue;
-        while (!random_packet(rng, corpus, &pool->buffers[i], &pool->packets[i])) {
-        }
-        pool->subjects[i].packet = &pool->packets[i];
-    }
-}
-
-static void
-empty_pool(struct pool *pool)
-{
-    for (int i = 0; i < SUBJECTS; i++)
-        free(pool->buffers[i]);
 }
 
 /* The outcome of one part: that of its own text where it is a single test, else of its parts. */
@@ -148,7 +117,7 @@ laws(void **state)
         uint64_t choice = rng_next(&rng);
         const char *broken;
 
-        fill_pool(&rng, layer, &pool);
+        pool_fill(&rng, layer, corpus, SUBJECTS, &pool);
         random_filter(&rng, layer, corpus, random);
         broken = check_meaning(random, layer, pool.subjects);
         if (!broken)
@@ -157,7 +126,7 @@ laws(void **state)
             damage(&rng, random->text, random->len);
             broken = law_check(random->text, layer, pool.subjects, 4, choice, &bad);
         }
-        empty_pool(&pool);
+        pool_empty(&pool);
         if (broken)
             fail_msg("seed %lu, number %lu, layer %d: %s\n%s", seed, i, (int)layer, broken, random->text);
     }
@@ -183,9 +152,9 @@ vector_laws(void **state)
 
         if (!row->text)
             continue;
-        fill_pool(&rng, row->layer, &pool);
+        pool_fill(&rng, row->layer, corpus, SUBJECTS, &pool);
         broken = law_check(row->text, row->layer, pool.subjects, SUBJECTS, rng_next(&rng), &counts);
-        empty_pool(&pool);
+        pool_empty(&pool);
         if (broken)
             fail_msg("filter %zu, layer %d: %s\n%s", i, (int)row->layer, broken, row->text);
     }

@@ -17,8 +17,7 @@
 
 #include "core/optimise.h"
 #include "core/tree.h"
-#include "filter_law.h"
-#include "filter_random.h"
+#include "filter_pool.h"
 
 static struct corpus *corpus;
 
@@ -209,35 +208,6 @@ goldens(void **state)
 #define PROGRAM_TESTS 40
 #define SUBJECTS 48
 
-struct pool {
-    struct law_subject subjects[SUBJECTS];
-    struct wd_packet packets[SUBJECTS];
-    uint8_t *buffers[SUBJECTS];
-    WINDIVERT_ADDRESS addrs[SUBJECTS];
-};
-
-static void
-fill_pool(struct rng *rng, WINDIVERT_LAYER layer, struct pool *pool)
-{
-    for (int i = 0; i < SUBJECTS; i++) {
-        pool->buffers[i] = NULL;
-        random_address(rng, layer, &pool->addrs[i]);
-        pool->subjects[i] = (struct law_subject){NULL, &pool->addrs[i]};
-        if (layer > WINDIVERT_LAYER_NETWORK_FORWARD)
-            continue;
-        while (!random_packet(rng, corpus, &pool->buffers[i], &pool->packets[i])) {
-        }
-        pool->subjects[i].packet = &pool->packets[i];
-    }
-}
-
-static void
-empty_pool(struct pool *pool)
-{
-    for (int i = 0; i < SUBJECTS; i++)
-        free(pool->buffers[i]);
-}
-
 /* The value of a field of 64 bits in this subject, found by asking; 0 where it is absent. */
 static uint64_t
 value_in(const struct law_subject *subject, WINDIVERT_LAYER layer, uint8_t field, int32_t index)
@@ -384,7 +354,7 @@ random_programs(void **state)
         char what[64];
 
         if (i % 16 == 0)
-            fill_pool(&rng, layer, &pool);
+            pool_fill(&rng, layer, corpus, SUBJECTS, &pool);
         random_program(&rng, layer, &pool, &prog);
         snprintf(what, sizeof(what), "seed %lu, number %lu", seed, i);
         wd_arena_init(&arena, NULL);
@@ -402,7 +372,7 @@ random_programs(void **state)
         }
         wd_arena_free(&arena);
         if (i % 16 == 15 || i == count - 1)
-            empty_pool(&pool);
+            pool_empty(&pool);
     }
     print_message("seed %lu: %lu programs of %lu tests, optimised %lu\n", seed, count, before, after);
 }
