@@ -164,7 +164,7 @@ typedef enum {
 #define WINDIVERT_FLAG_SEND_ONLY 0x0008 /* the handle never receives: nothing is taken out of the stack */
 #define WINDIVERT_FLAG_WRITE_ONLY WINDIVERT_FLAG_SEND_ONLY
 #define WINDIVERT_FLAG_NO_INSTALL 0x0010 /* open only where another handle is open already; else error 1060 */
-#define WINDIVERT_FLAG_FRAGMENTS 0x0020  /* inbound: fragments as they come, not the reassembled packet */
+#define WINDIVERT_FLAG_FRAGMENTS 0x0020  /* NETWORK, inbound: fragments as they come, not the reassembled packet */
 
 /* Of WinDivertSetParam and WinDivertGetParam (Manual 5.11): the limits of a handle's queue of packets to receive. */
 typedef enum {

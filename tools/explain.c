@@ -42,18 +42,28 @@ struct arguments {
 static bool
 parse_option(int argc, char **argv, int *i, struct arguments *args)
 {
+    static const struct {
+        const char *option;
+        UINT64 flag;
+    } flags[] = {
+        {"--sniff", WINDIVERT_FLAG_SNIFF},
+        {"--drop", WINDIVERT_FLAG_DROP},
+        {"--fragments", WINDIVERT_FLAG_FRAGMENTS},
+    };
     const char *option = argv[*i];
 
     if (!strcmp(option, "-v")) {
         args->options |= WINDIVERT_EXT_EXPLAIN_PROGRAMS;
         return true;
     }
-    if (!strcmp(option, "--sniff") || !strcmp(option, "--drop")) {
-        args->flags |= option[2] == 's' ? WINDIVERT_FLAG_SNIFF : WINDIVERT_FLAG_DROP;
-        return true;
+    for (size_t f = 0; f < sizeof(flags) / sizeof(flags[0]); f++) {
+        if (!strcmp(option, flags[f].option)) {
+            args->flags |= flags[f].flag;
+            return true;
+        }
     }
     if (strcmp(option, "--layer") && strcmp(option, "--priority")) {
-        complain(option, "no such option; there are --layer, --priority, --sniff, --drop, -v");
+        complain(option, "no such option; there are --layer, --priority, --sniff, --drop, --fragments, -v");
         return false;
     }
     if (*i + 1 == argc) {

@@ -12,7 +12,7 @@ static const struct command {
     const char *name, *args, *what;
     int (*main)(int argc, char **argv);
 } commands[] = {
-    {"explain", "FILTER [--layer LAYER] [--priority N] [--sniff | --drop] [-v]",
+    {"explain", "FILTER [--layer LAYER] [--priority N] [--sniff | --drop] [--fragments] [-v]",
      "checks a filter, shows its normal form and what would be installed for it; -v: with the programs",
      explain_main},
     {"version", "", "prints the version", version_main},

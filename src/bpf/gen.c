@@ -146,6 +146,8 @@ gen_priority_tag(struct wd_gen *g)
     uint32_t untagged = wd_asm_label(a);
 
     wd_gen_load_skb(g, R1, SKB_PRIORITY);
+    if (g->opts->single)
+        wd_asm_jump32_if_imm(a, BPF_JEQ, R1, (int32_t)WD_TAG_FRAGMENT, g->reject);
     wd_asm_mov(a, R2, R1);
     wd_asm_alu32_imm(a, BPF_AND, R2, (int32_t)WD_TAG_SO_PRIORITY_MASK);
     wd_asm_jump32_if_imm(a, BPF_JNE, R2, WD_TAG_SO_PRIORITY, untagged);

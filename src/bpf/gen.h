@@ -10,8 +10,8 @@
 #include "core/error.h"
 #include "core/prog.h"
 
-enum wd_hook { WD_HOOK_LOCAL_OUT, WD_HOOK_LOCAL_IN, WD_HOOK_FORWARD };
-#define WD_HOOKS 3
+enum wd_hook { WD_HOOK_LOCAL_OUT, WD_HOOK_LOCAL_IN, WD_HOOK_FORWARD, WD_HOOK_PRE_ROUTING };
+#define WD_HOOKS 4
 
 enum wd_gen_mode {
     WD_GEN_MATCH, /* SOCKET_FILTER: returns 1 for a matching packet, 0 otherwise (divert, drop); NETFILTER: drops it */
@@ -23,6 +23,13 @@ enum wd_gen_mode {
 #define WD_TAG_SO_PRIORITY_MASK 0xFFF0000Fu /* ... compared under this mask */
 #define WD_TAG_LEVEL(priority)                                                                                       \
     ((uint32_t)((priority) + 30001)) /* inbound, forward: skb->tc_index, with skb->hash = magic */
+
+/*
+ * skb->priority of fragments for this machine, from a handle that takes them
+ * singly: the packet that is put together of them has it, too, and is not for
+ * that handle.
+ */
+#define WD_TAG_FRAGMENT 0x57F00000u
 
 /*
  * Slots of the counter map (an array with one value of WD_COUNTERS u64,
@@ -93,6 +100,7 @@ struct wd_gen_opts {
     uint32_t inject_magic;  /* skb->hash of packets injected inbound and into the forward path; 0: none are */
     int counters_fd;        /* map of enum wd_counter; -1: do not count */
     int ring_fd;            /* ring buffer map: SNIFF: of the records; MATCH: of the tails, -1: none are written */
+    bool single;            /* fragments were taken singly: what carries WD_TAG_FRAGMENT does not match */
     bool big;               /* aggregates over 65,535 bytes, whose length field is 0, are packets, too */
     bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 32 IPv6
                                extension headers do not match */

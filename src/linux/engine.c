@@ -144,15 +144,19 @@ open_queue(struct wd_handle *handle, bool bound, struct wd_error *err)
 }
 
 static int
-install_plan(struct wd_handle *handle, const struct wd_plan *plan, bool links, struct wd_error *err)
+install_plan(struct wd_handle *handle, const struct wd_plan *plan, struct wd_error *err)
 {
-    int prog_fd[WD_HOOKS] = {-1, -1, -1};
+    int prog_fd[WD_HOOKS] = {-1, -1, -1, -1};
+    int error = 0;
 
-    if (!links)
-        return wd_ruleset_install(handle->rules, handle->priority, plan->rule, plan->count, &handle->places, err);
+    if (plan->reassemble)
+        wd_ruleset_reassemble(handle->rules, &handle->note);
     for (const struct wd_plan_class *class = plan->classes; class; class = class->next)
-        prog_fd[class->hook] = class->prog_fd;
-    return wd_ruleset_install_links(handle->rules, handle->priority, prog_fd, &handle->places, err);
+        if (class->linked)
+            prog_fd[class->hook] = class->prog_fd;
+    if (plan->count)
+        error = wd_ruleset_install(handle->rules, handle->priority, plan->rule, plan->count, &handle->places, err);
+    return error ? error : wd_ruleset_install_links(handle->rules, handle->priority, prog_fd, &handle->places, err);
 }
 
 /* Filter, action -> programs, and rules or links. */
@@ -171,6 +175,7 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
                    : handle->queue && handle->queue->tails ? handle->queue->tails->ring->fd
                                                            : -1,
         .links = links,
+        .fragments = handle->flags & WINDIVERT_FLAG_FRAGMENTS,
     };
     struct wd_plan plan;
     int error = wd_plan(handle->filter, &opts, &plan, err);
@@ -187,7 +192,7 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
     if (!plan.exact && action == WD_RULE_NONE)
         wd_sniff_set_exact(handle->sniff, wd_filter_prog(handle->filter));
     handle->note = plan.refusal;
-    error = install_plan(handle, &plan, links, err);
+    error = install_plan(handle, &plan, err);
     handle->installed |= !error;
     handle->linked |= links && !error;
     wd_plan_free(&plan);

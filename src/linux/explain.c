@@ -14,13 +14,14 @@ struct explainer {
     FILE *out;
     const struct wd_open *open;
     const struct wd_plan *plan;
-    bool links, programs;
+    bool programs;
 };
 
 static const char *const hook_names[WD_HOOKS] = {
     [WD_HOOK_LOCAL_OUT] = "LOCAL_OUT",
     [WD_HOOK_LOCAL_IN] = "LOCAL_IN",
     [WD_HOOK_FORWARD] = "FORWARD",
+    [WD_HOOK_PRE_ROUTING] = "PRE_ROUTING",
 };
 
 static bool
@@ -34,6 +35,10 @@ put_program(const struct explainer *e, const struct wd_plan_class *class)
 {
     const struct wd_code *code = &class->code;
 
+    if (code->count == 0) {
+        fputs("    goes on\n", e->out);
+        return;
+    }
     fprintf(e->out, "    program of %zu instructions%s: %s\n", code->count,
             class->coarse ? " in place of one that the kernel refuses" : "",
             has_flag(e, WINDIVERT_FLAG_SNIFF)  ? "what matches is copied to the ring"
@@ -78,6 +83,9 @@ put_class(const struct explainer *e, const struct wd_plan_class *class)
         put_devices(e, rule);
     if (class->big)
         fputs("    if meta length >= 65536\n", e->out);
+    if (class->rule_count && rule->fragments)
+        fprintf(e->out, "    if a fragment of IPv%d for this machine, which gets meta priority 0x%x:\n",
+                rule->fragments == WD_RULE_FRAGMENTS4 ? 4 : 6, WD_TAG_FRAGMENT);
     for (size_t i = 0; i < class->rule_count; i++) {
         wd_native_format(rule[i].prefix, text, sizeof(text));
         if (*text)
@@ -92,11 +100,11 @@ put_hook(const struct explainer *e, enum wd_hook hook)
     bool any = false;
 
     for (const struct wd_plan_class *class = e->plan->classes; class; class = class->next) {
-        if (class->hook != hook || (!e->links && !class->rule_count))
+        if (class->hook != hook || (!class->linked && !class->rule_count))
             continue;
         if (!any)
             fprintf(e->out, "%s: %s, priority %" PRId32 "\n", hook_names[hook],
-                    e->links ? "netfilter links for IPv4 and IPv6" : "nftables chain",
+                    class->linked ? "netfilter links for IPv4 and IPv6" : "nftables chain",
                     wd_hook_priority(e->open->priority));
         any = true;
         put_class(e, class);
@@ -132,14 +140,15 @@ put_plan(const struct explainer *e)
         put_hook(e, WD_HOOK_FORWARD);
     } else {
         put_hook(e, WD_HOOK_LOCAL_OUT);
+        if (has_flag(e, WINDIVERT_FLAG_FRAGMENTS))
+            put_hook(e, WD_HOOK_PRE_ROUTING);
         put_hook(e, WD_HOOK_LOCAL_IN);
     }
 }
 
 /* As the engine does it: links if they can be had, a queue where a filter that drops cannot be decided. */
 static int
-make_plan(const struct wd_open *open, const struct wd_filter *filter, bool *ret_links, struct wd_plan *ret_plan,
-          struct wd_error *err)
+make_plan(const struct wd_open *open, const struct wd_filter *filter, struct wd_plan *ret_plan, struct wd_error *err)
 {
     bool sniff = open->flags & WINDIVERT_FLAG_SNIFF, drop = open->flags & WINDIVERT_FLAG_DROP;
     struct wd_plan_opts opts = {
@@ -151,6 +160,7 @@ make_plan(const struct wd_open *open, const struct wd_filter *filter, bool *ret_
         .counters_fd = 0,
         .ring_fd = 0,
         .links = sniff || drop,
+        .fragments = open->flags & WINDIVERT_FLAG_FRAGMENTS,
         .dry = true,
     };
     int error = wd_plan(filter, &opts, ret_plan, err);
@@ -165,7 +175,6 @@ make_plan(const struct wd_open *open, const struct wd_filter *filter, bool *ret_
         opts.links = false;
         error = wd_plan(filter, &opts, ret_plan, err);
     }
-    *ret_links = opts.links;
     return error;
 }
 
@@ -179,7 +188,7 @@ explain(struct explainer *e, const struct wd_filter *filter, struct wd_error *er
         fputs("nothing in the path of packets: the handle only sends\n", e->out);
         return 0;
     }
-    error = make_plan(e->open, filter, &e->links, &plan, err);
+    error = make_plan(e->open, filter, &plan, err);
     if (error)
         return error;
     e->plan = &plan;

@@ -106,6 +106,13 @@ know_aggregate(struct wd_known *known)
         known->state[fields[i]] = WD_UNDECIDED;
 }
 
+/* Of programs for links; NULL: the program is for a rule. */
+static const struct wd_kernel *
+kernel_at(const struct planner *planner, enum wd_hook hook)
+{
+    return hook == WD_HOOK_PRE_ROUTING ? NULL : planner->kernel;
+}
+
 static struct wd_known
 known_at(const struct planner *planner, const struct wd_rule *rule)
 {
@@ -130,6 +137,12 @@ known_at(const struct planner *planner, const struct wd_rule *rule)
         known.state[WD_F_IFIDX] = WD_UNDECIDED;
     if (rule->big)
         know_aggregate(&known);
+    if (planner->opts->fragments && !outbound)
+        know(&known, WD_F_FRAGMENT, rule->fragments != WD_RULE_WHOLE);
+    if (rule->fragments) {
+        know(&known, WD_F_IP, rule->fragments == WD_RULE_FRAGMENTS4);
+        know(&known, WD_F_IPV6, rule->fragments == WD_RULE_FRAGMENTS6);
+    }
     if (planner->opts->action == WD_RULE_QUEUE) { /* decided by the library, with the Timestamp that it reports */
         known.state[WD_F_TIMESTAMP] = WD_UNDECIDED;
         known.state[WD_F_RANDOM8] = WD_UNDECIDED;
@@ -155,10 +168,11 @@ generate(const struct planner *planner, const struct wd_prog *prog, const struct
         .counters_fd = opts->counters_fd,
         .ring_fd = rule->big ? -1 : opts->ring_fd,
         .bounded = !wd_bpf_can_loop() || !wd_tier_has(WD_FEATURE_MAY_GOTO),
-        .kernel = planner->kernel,
+        .kernel = kernel_at(planner, rule->hook),
+        .single = opts->fragments && rule->hook == WD_HOOK_LOCAL_IN,
         .big = rule->big || opts->action != WD_RULE_QUEUE,
     };
-    enum bpf_prog_type type = planner->kernel ? WD_BPF_PROG_TYPE_NETFILTER : BPF_PROG_TYPE_SOCKET_FILTER;
+    enum bpf_prog_type type = gen.kernel ? WD_BPF_PROG_TYPE_NETFILTER : BPF_PROG_TYPE_SOCKET_FILTER;
     int error = wd_gen(prog, &gen, &class->code, planner->err);
 
     if (error || opts->dry)
@@ -200,7 +214,7 @@ add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_r
 {
     struct wd_plan *plan = planner->plan;
     struct wd_prefix *prefix = wd_arena_alloc(&plan->arena, WD_PREFIXES_MAX, sizeof(*prefix));
-    bool prefixed = !like->big && planner->if_count <= PREFIXED_IFS_MAX;
+    bool prefixed = !like->big && !like->fragments && planner->if_count <= PREFIXED_IFS_MAX;
     unsigned int count = 1; /* one that says nothing */
     int error = 0;
 
@@ -221,8 +235,9 @@ add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_r
 }
 
 static struct wd_plan_class *
-new_class(struct wd_plan *plan, enum wd_hook hook, bool big)
+new_class(struct planner *planner, enum wd_hook hook, bool big)
 {
+    struct wd_plan *plan = planner->plan;
     struct wd_plan_class *class = wd_arena_alloc(&plan->arena, 1, sizeof(*class));
 
     if (!class)
@@ -230,6 +245,7 @@ new_class(struct wd_plan *plan, enum wd_hook hook, bool big)
     class->prog_fd = -1;
     class->hook = hook;
     class->big = big;
+    class->linked = kernel_at(planner, hook);
     class->first_rule = plan->count;
     *plan->last_class = class;
     plan->last_class = &class->next;
@@ -264,18 +280,18 @@ plan_class(struct planner *planner, const struct wd_rule *like)
 
     if (!error && prog->start == WD_REJECT)
         return 0;
-    class = error ? NULL : new_class(plan, like->hook, like->big);
+    class = error ? NULL : new_class(planner, like->hook, like->big);
     if (!class)
         return wd_error_set(planner->err, -ENOMEM, NULL, "specialise the filter: out of memory");
     error = generate(planner, prog, like, class);
-    if (is_refusal(error) && planner->kernel)
+    if (is_refusal(error) && class->linked)
         return -EOPNOTSUPP;
     if (is_refusal(error)) {
         if (planner->err)
             plan->refusal = *planner->err;
         error = generate_coarse(planner, like, class);
     }
-    if (error || planner->kernel)
+    if (error || class->linked)
         return error;
     if (!like->big) {
         plan->exact &= exact && !class->coarse;
@@ -362,6 +378,70 @@ plan_out(struct planner *planner, bool split)
     return error ? error : plan_rest(planner);
 }
 
+/* Fragments that the filter does not match have the tag, too: the handle gets no packet that came in fragments. */
+static int
+plan_tag(struct planner *planner, const struct wd_rule *like)
+{
+    struct wd_plan_class *class = new_class(planner, like->hook, false);
+    struct wd_rule *rule = class ? new_rule(planner->plan, like) : NULL;
+
+    if (!rule)
+        return wd_error_set(planner->err, -ENOMEM, NULL, "plan the rules: out of memory");
+    rule->action = WD_RULE_NONE;
+    class->rule_count = 1;
+    return 0;
+}
+
+static int
+plan_fragments(struct planner *planner, bool whole)
+{
+    struct wd_rule like = rule_at(planner, WD_HOOK_PRE_ROUTING, WD_RULE_OTHER_DEV);
+    int error = 0;
+
+    for (like.fragments = WD_RULE_FRAGMENTS4; like.fragments <= WD_RULE_FRAGMENTS6 && !error; like.fragments++) {
+        struct wd_plan_class **last = planner->plan->last_class;
+
+        error = plan_class(planner, &like);
+        if (!error && whole && !*last)
+            error = plan_tag(planner, &like);
+    }
+    return error;
+}
+
+/* May an IPv6 packet match that comes in? */
+static int
+wants_ip6(struct planner *planner, const struct wd_rule *like, bool *ret_wants)
+{
+    struct wd_known known = known_at(planner, like);
+    struct wd_prog *prog;
+    bool exact;
+    int error;
+
+    know(&known, WD_F_IP, 0);
+    know(&known, WD_F_IPV6, 1);
+    error = wd_filter_specialise(&planner->plan->arena, planner->filter, &known, &prog, &exact);
+    if (error)
+        return wd_error_set(planner->err, -ENOMEM, NULL, "specialise the filter: out of memory");
+    *ret_wants = prog->start != WD_REJECT;
+    return 0;
+}
+
+/* What came through the loopback device was seen outbound. */
+static int
+plan_in(struct planner *planner)
+{
+    struct wd_rule like =
+        rule_at(planner, WD_HOOK_LOCAL_IN, planner->opts->links ? WD_RULE_ANY_DEV : WD_RULE_OTHER_DEV);
+    struct wd_plan_class **last = planner->plan->last_class;
+    int error = plan_both(planner, &like);
+
+    if (error)
+        return error;
+    if (planner->opts->fragments)
+        return plan_fragments(planner, *last);
+    return wants_ip6(planner, &like, &planner->plan->reassemble);
+}
+
 static int
 plan_network(struct planner *planner)
 {
@@ -374,8 +454,7 @@ plan_network(struct planner *planner)
     if (!links && sniff)
         collect_present_ifs(planner);
     error = plan_out(planner, !links && (sniff || reads(prog, WD_F_LOOPBACK) || reads(prog, WD_F_IFIDX)));
-    /* What came through the loopback device was seen outbound. */
-    return error ? error : plan_dev(planner, WD_HOOK_LOCAL_IN, links ? WD_RULE_ANY_DEV : WD_RULE_OTHER_DEV, 0);
+    return error ? error : plan_in(planner);
 }
 
 int

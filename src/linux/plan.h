@@ -20,7 +20,8 @@ struct wd_plan_opts {
     uint16_t split;  /* ... and that of the one that takes aggregates apart */
     int counters_fd; /* map of the programs' counters */
     int ring_fd;     /* SNIFF */
-    bool links;      /* SNIFF, DROP: programs for links instead of rules */
+    bool links;      /* SNIFF, DROP: programs for links instead of rules, but at PRE_ROUTING */
+    bool fragments;  /* NETWORK: what comes in fragments is taken at PRE_ROUTING, fragment by fragment */
     bool dry;        /* generate, load nothing */
 };
 
@@ -32,6 +33,7 @@ struct wd_plan_class {
     struct wd_code code;
     int prog_fd;
     bool big;    /* the class of the aggregates over 65,535 bytes */
+    bool linked; /* the program is for a link */
     bool coarse; /* the program is only a stand-in: the kernel refused the filter's */
 };
 
@@ -40,6 +42,7 @@ struct wd_plan {
     struct wd_plan_class *classes, **last_class;
     struct wd_rule *rule; /* of all classes, in their order */
     size_t count, room;
+    bool reassemble;                /* IPv6 fragments have to be put together before LOCAL_IN */
     bool exact;                     /* the programs decide as the filter does; else they let through more than it */
     struct wd_error refusal;        /* why the kernel refused a program; no text: it did not */
     bool undecided[WD_FIELD_COUNT]; /* fields that the filter reads and some program cannot decide */

@@ -15,6 +15,9 @@ enum wd_rule_dev { WD_RULE_ANY_DEV, WD_RULE_LOOPBACK_DEV, WD_RULE_OTHER_DEV };
 
 enum wd_rule_action { WD_RULE_QUEUE, WD_RULE_DROP, WD_RULE_NONE /* the program does it all */ };
 
+/* PRE_ROUTING: only fragments, of this IP version, for this machine; they get WD_TAG_FRAGMENT. */
+enum wd_rule_fragments { WD_RULE_WHOLE, WD_RULE_FRAGMENTS4, WD_RULE_FRAGMENTS6 };
+
 struct wd_rule {
     enum wd_hook hook;
     enum wd_rule_dev dev;
@@ -23,7 +26,8 @@ struct wd_rule {
     unsigned int not_oif_count;
     const struct wd_prefix *prefix; /* only packets that fulfil it; NULL: all */
     bool big;                       /* only aggregates over 65,535 bytes */
-    int prog_fd;                    /* SOCKET_FILTER program; < 0: every packet */
+    enum wd_rule_fragments fragments;
+    int prog_fd; /* SOCKET_FILTER program; < 0: every packet */
     enum wd_rule_action action;
     uint16_t queue; /* QUEUE: first queue number */
 };
@@ -32,5 +36,17 @@ struct nftnl_rule;
 
 /* For libnftnl, to be freed with nftnl_rule_free; NULL: no memory. */
 struct nftnl_rule *wd_rule_build(const struct wd_rule *rule, const char *table, const char *chain);
+
+/*
+ * A rule, for a chain at no hook, that is there for what the kernel turns on
+ * with it: the reassembly of IPv6 fragments before they are routed
+ * (nf_defrag_ipv6).  No packet ever meets it.
+ */
+enum wd_reassembly {
+    WD_REASSEMBLY_TPROXY, /* that alone */
+    WD_REASSEMBLY_CT,     /* and connection tracking, which costs every packet of the namespace */
+    WD_REASSEMBLIES
+};
+struct nftnl_rule *wd_rule_build_reassembly(enum wd_reassembly by, const char *table, const char *chain);
 
 #endif

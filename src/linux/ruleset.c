@@ -51,6 +51,7 @@ struct wd_ruleset {
     int netns_fd;   /* the namespace */
     int inbound_fd; /* link of the program for inbound injection; -1: not needed yet */
     unsigned int chain_count;
+    bool reassembles; /* IPv6 */
     char table[32];
     struct wd_chain *chains;
     struct wd_link *links;
@@ -64,6 +65,7 @@ static const char *const hook_name[] = {
     [WD_HOOK_LOCAL_OUT] = "out",
     [WD_HOOK_LOCAL_IN] = "in",
     [WD_HOOK_FORWARD] = "fwd",
+    [WD_HOOK_PRE_ROUTING] = "pre",
 };
 
 uint32_t
@@ -73,6 +75,7 @@ wd_hook_num(enum wd_hook hook)
         [WD_HOOK_LOCAL_OUT] = NF_INET_LOCAL_OUT,
         [WD_HOOK_LOCAL_IN] = NF_INET_LOCAL_IN,
         [WD_HOOK_FORWARD] = NF_INET_FORWARD,
+        [WD_HOOK_PRE_ROUTING] = NF_INET_PRE_ROUTING,
     };
 
     return num[hook];
@@ -203,20 +206,23 @@ out:
         nftnl_table_free(table); /* not NULL-safe */
 }
 
+/* base: its hook and priority; NULL: a chain at no hook */
 static void
-put_chain(struct batch *batch, const struct wd_chain *chain)
+put_chain(struct batch *batch, const char *name, const struct wd_chain *base)
 {
     struct nftnl_chain *nft = nftnl_chain_alloc();
 
     if (!nft || nftnl_chain_set_str(nft, NFTNL_CHAIN_TABLE, batch->rules->table) < 0 ||
-        nftnl_chain_set_str(nft, NFTNL_CHAIN_NAME, chain->name) < 0 ||
-        nftnl_chain_set_str(nft, NFTNL_CHAIN_TYPE, "filter") < 0)
+        nftnl_chain_set_str(nft, NFTNL_CHAIN_NAME, name) < 0 ||
+        (base && nftnl_chain_set_str(nft, NFTNL_CHAIN_TYPE, "filter") < 0))
         batch_fail(batch, -ENOMEM);
     if (batch->error)
         goto out;
-    nftnl_chain_set_u32(nft, NFTNL_CHAIN_HOOKNUM, wd_hook_num(chain->hook));
-    nftnl_chain_set_s32(nft, NFTNL_CHAIN_PRIO, wd_hook_priority(chain->priority));
-    nftnl_chain_set_u32(nft, NFTNL_CHAIN_POLICY, NF_ACCEPT);
+    if (base) {
+        nftnl_chain_set_u32(nft, NFTNL_CHAIN_HOOKNUM, wd_hook_num(base->hook));
+        nftnl_chain_set_s32(nft, NFTNL_CHAIN_PRIO, wd_hook_priority(base->priority));
+        nftnl_chain_set_u32(nft, NFTNL_CHAIN_POLICY, NF_ACCEPT);
+    }
     nftnl_chain_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL), nft);
     batch_next(batch);
 out:
@@ -226,13 +232,12 @@ out:
 
 /* ---- Rules -------------------------------------------------------------- */
 
+/* Takes the rule; NULL: no memory for it. */
 static void
-put_rule(struct batch *batch, const struct wd_chain *chain, const struct wd_rule *rule)
+put_rule(struct batch *batch, struct nftnl_rule *nft)
 {
-    struct nftnl_rule *nft = batch->error ? NULL : wd_rule_build(rule, batch->rules->table, chain->name);
-
     if (!nft) {
-        batch->error = batch->error ? batch->error : -ENOMEM;
+        batch_fail(batch, -ENOMEM);
         return;
     }
     nftnl_rule_nlmsg_build_payload(batch_header(batch, NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND), nft);
@@ -486,6 +491,40 @@ wd_ruleset_enable_inbound(struct wd_ruleset *rules)
     return error;
 }
 
+static int
+reassemble_by(struct wd_ruleset *rules, enum wd_reassembly by)
+{
+    struct batch batch;
+    int error;
+
+    batch_begin(&batch, rules);
+    if (!batch.error)
+        put_chain(&batch, "reassembly", NULL);
+    if (!batch.error)
+        put_rule(&batch, wd_rule_build_reassembly(by, rules->table, "reassembly"));
+    error = batch_commit(&batch);
+    if (error)
+        drain(rules->nl);
+    return error;
+}
+
+int
+wd_ruleset_reassemble(struct wd_ruleset *rules, struct wd_error *err)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&rulesets_lock);
+    for (int by = 0; by < WD_REASSEMBLIES && !rules->reassembles; by++) {
+        error = reassemble_by(rules, by);
+        rules->reassembles = !error;
+    }
+    pthread_mutex_unlock(&rulesets_lock);
+    if (!error)
+        return 0;
+    return wd_error_set(err, error, "the kernel needs nft_tproxy or nft_ct: modprobe nft_tproxy",
+                        "IPv6 fragments will come singly: no reassembly: %s", strerror(-error));
+}
+
 /* ---- Chains of handles -------------------------------------------------- */
 
 static struct wd_chain *
@@ -535,11 +574,11 @@ put_hook(struct batch *batch, enum wd_hook hook, int16_t priority, const struct 
         if (!*chain)
             batch->error = -ENOMEM;
         else if (*ret_new)
-            put_chain(batch, *chain);
+            put_chain(batch, (*chain)->name, *chain);
     }
     for (size_t i = 0; i < count && !batch->error; i++)
         if (rule[i].hook == hook)
-            put_rule(batch, *chain, &rule[i]);
+            put_rule(batch, wd_rule_build(&rule[i], batch->rules->table, (*chain)->name));
 }
 
 static void

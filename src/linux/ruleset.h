@@ -42,6 +42,13 @@ int wd_ruleset_inside(struct wd_ruleset *rules, int (*fn)(void *arg), void *arg)
  */
 int wd_ruleset_enable_inbound(struct wd_ruleset *rules);
 
+/*
+ * From now on, until the last handle of the process in this namespace closes,
+ * IPv6 fragments are put together before LOCAL_IN, as those of IPv4 always are.
+ * (Turning it off would flush every NFQUEUE.)  An error is no reason not to go on.
+ */
+int wd_ruleset_reassemble(struct wd_ruleset *rules, struct wd_error *err);
+
 /* Where the packets of one handle are taken; all NULL: nowhere yet. */
 struct wd_places {
     struct wd_chain *chain[WD_HOOKS];

@@ -53,6 +53,7 @@ extern const struct e2e_test e2e_engine_tests[];
 extern const struct e2e_test e2e_forward_tests[];
 extern const struct e2e_test e2e_redirect_tests[];
 extern const struct e2e_test e2e_fault_tests[];
+extern const struct e2e_test e2e_fragment_tests[];
 
 #define E2E_A4 "10.77.0.1"
 #define E2E_B4 "10.77.0.2"
@@ -123,6 +124,8 @@ void e2e_join(pid_t pid);  /* fails unless it ended with 0 */
 void e2e_kill9(pid_t pid); /* kills and reaps it */
 /* Output of a shell command run in a namespace, to its first 64 KB; fails unless it exits with 0.  Free it. */
 char *e2e_shell(const char *ns, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void e2e_set_table(const char *ns, const char *body); /* adds to table inet t; no single quotes */
+void e2e_delete_table(const char *ns);
 uint64_t e2e_nft_counter(const char *ns, const char *name);        /* named counter of table inet t */
 void e2e_tx_checksum(const char *ns, const char *ifname, bool on); /* checksum and segmentation offload */
 

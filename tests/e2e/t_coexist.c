@@ -13,19 +13,6 @@
 #define OTHER_PORT 5002
 #define COUNT 1000
 
-/* Replaces table inet t of a namespace; single quotes are not allowed in it. */
-static void
-set_table(const char *ns, const char *body)
-{
-    free(e2e_shell(ns, "printf %%s \"table inet t { %s }\" | nft -f -", body));
-}
-
-static void
-delete_table(const char *ns)
-{
-    free(e2e_shell(ns, "nft delete table inet t"));
-}
-
 static void
 set_counters(const char *ns, const char *hook)
 {
@@ -39,7 +26,7 @@ set_counters(const char *ns, const char *hook)
             "counter c%u { }; chain h%u { type filter hook %s priority %d; udp dport %u counter name c%u; }; ", i, i,
             hook, priorities[i], PORT, i);
     }
-    set_table(ns, body);
+    e2e_set_table(ns, body);
 }
 
 static void
@@ -92,7 +79,7 @@ counted_once(const char *ns, const char *hook, const char *ip, e2e_edit edit)
     e2e_pass_stop(&p);
     CHECK(p.received == COUNT, "%llu packets, expected %u", (unsigned long long)p.received, COUNT);
     e2e_marker(pump.tx, pump.rx);
-    delete_table(ns);
+    e2e_delete_table(ns);
     close(pump.rx);
     close(pump.tx);
 }
@@ -121,7 +108,7 @@ coexist_firewall_tcp(void)
     struct e2e_tcp tcp = {"a", "b", E2E_B4, PORT, 32, 128 << 10, 0};
     struct e2e_passer p = {.batch = 16};
 
-    set_table("a", firewall);
+    e2e_set_table("a", firewall);
     p.handle = e2e_open("tcp", 0, 0);
     e2e_pass_start(&p);
     e2e_tcp_run(&tcp);
@@ -129,7 +116,7 @@ coexist_firewall_tcp(void)
     e2e_tcp_run(&tcp);
     e2e_pass_stop(&p);
     CHECK(p.received > 2 * 32 * 6, "only %llu packets were diverted", (unsigned long long)p.received);
-    delete_table("a");
+    e2e_delete_table("a");
 }
 
 /* A packet invented by the program opens the firewall for its answer as one of the system's does. */
@@ -144,7 +131,7 @@ coexist_firewall_injected(void)
     UINT len = e2e_make_udp(packet, E2E_A4, 4000, E2E_B4, PORT, "question", 8);
     struct e2e_passer p = {.batch = 1};
 
-    set_table("a", firewall);
+    e2e_set_table("a", firewall);
     p.handle = e2e_open("udp", 0, 0);
     e2e_pass_start(&p);
     e2e_send_packet(p.handle, packet, len, &addr);
@@ -153,7 +140,7 @@ coexist_firewall_injected(void)
     CHECK(sendto(server, "answer", 6, 0, (struct sockaddr *)&from, from_len) == 6, "send: %s", strerror(errno));
     CHECK(e2e_receive(client, buf, sizeof(buf), 2000) == 6, "the answer did not come through the firewall");
     e2e_pass_stop(&p);
-    delete_table("a");
+    e2e_delete_table("a");
 }
 
 /* Fragments with connection tracking in the namespace. */
@@ -162,7 +149,7 @@ coexist_conntrack_sizes(void)
 {
     static const char *const to[] = {E2E_B4, E2E_B6};
 
-    set_table("b", "chain in { type filter hook input priority 0; ct state invalid drop; }; ");
+    e2e_set_table("b", "chain in { type filter hook input priority 0; ct state invalid drop; }; ");
     e2e_enter("b");
     for (unsigned i = 0; i < 2; i++) {
         struct e2e_pump pump = {.count = COUNT, .size = e2e_size_mixed};
@@ -177,7 +164,7 @@ coexist_conntrack_sizes(void)
         CHECK(p.received == COUNT, "%s: %llu packets, expected %u", to[i], (unsigned long long)p.received, COUNT);
         e2e_marker(pump.tx, pump.rx);
     }
-    delete_table("b");
+    e2e_delete_table("b");
 }
 
 /* The user's destination NAT sees what the handle returned. */
@@ -187,7 +174,7 @@ coexist_dnat(void)
     struct e2e_pump pump = {.count = COUNT};
     struct e2e_passer p = {.batch = 8};
 
-    set_table("a", "chain n { type nat hook output priority -100; udp dport 5009 dnat ip to 10.77.0.2:5001; }; ");
+    e2e_set_table("a", "chain n { type nat hook output priority -100; udp dport 5009 dnat ip to 10.77.0.2:5001; }; ");
     pump.rx = e2e_udp_receiver("b", E2E_B4, PORT);
     pump.tx = e2e_udp_sender("a", "10.77.0.50", 5009, 0);
     p.handle = e2e_open("udp", 0, 0);
@@ -196,7 +183,7 @@ coexist_dnat(void)
     e2e_pass_stop(&p);
     e2e_marker(pump.tx, pump.rx);
     CHECK(p.received == COUNT, "%llu packets, expected %u", (unsigned long long)p.received, COUNT);
-    delete_table("a");
+    e2e_delete_table("a");
 }
 
 /* `nft flush ruleset` is the user's; the handle's rules are not. */
@@ -228,14 +215,14 @@ coexist_user_removes_chain(void)
     WINDIVERT_EXT_STATS s;
     HANDLE h;
 
-    set_table("a", "chain x { type filter hook output priority 5; }; ");
+    e2e_set_table("a", "chain x { type filter hook output priority 5; }; ");
     h = e2e_open("udp.DstPort == 5001", 0, 0);
     CHECK_API(WinDivertExtSetParam(h, WINDIVERT_EXT_PARAM_HOLD_TIME, 2000));
     for (uint32_t i = 0; i < 40; i++)
         CHECK(e2e_send(tx, 64, i), "send");
     for (unsigned i = 0; i < 20; i++)
         e2e_recv_packet(h, packet[i], &addr[i]);
-    delete_table("a");
+    e2e_delete_table("a");
     for (unsigned i = 20; i < 40; i++)
         e2e_recv_packet(h, packet[i], &addr[i]);
     for (unsigned i = 0; i < 40; i++)

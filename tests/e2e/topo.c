@@ -207,6 +207,18 @@ e2e_shell(const char *ns, const char *fmt, ...)
     return out;
 }
 
+void
+e2e_set_table(const char *ns, const char *body)
+{
+    free(e2e_shell(ns, "printf %%s \"table inet t { %s }\" | nft -f -", body));
+}
+
+void
+e2e_delete_table(const char *ns)
+{
+    free(e2e_shell(ns, "nft delete table inet t"));
+}
+
 uint64_t
 e2e_nft_counter(const char *ns, const char *name)
 {

@@ -26,7 +26,8 @@ law_broken(const char *format, ...)
 bool
 law_seen(const struct law_setting *setting)
 {
-    return setting->tag != LAW_TAG_OWN && setting->tag != LAW_TAG_BELOW;
+    return setting->tag != LAW_TAG_OWN && setting->tag != LAW_TAG_BELOW &&
+           !(setting->tag == LAW_TAG_FRAGMENT && setting->opts.single);
 }
 
 /* ---- Packets ------------------------------------------------------------ */
@@ -123,10 +124,13 @@ law_random_setting(struct rng *rng, const struct corpus *corpus, enum wd_hook ho
                 .counters_fd = -1,
                 .ring_fd = -1,
                 .bounded = rng_below(rng, 4) == 0,
+                .single = rng_below(rng, 4) == 0,
                 .large = rng_below(rng, 3) == 0,
                 .fixed_time_ns = time,
             },
-        .tag = rng_below(rng, 4) ? LAW_UNTAGGED : LAW_TAG_ABOVE,
+        .tag = rng_below(rng, 4)   ? LAW_UNTAGGED
+               : rng_below(rng, 4) ? LAW_TAG_ABOVE
+                                   : LAW_TAG_FRAGMENT,
     };
 }
 
@@ -174,6 +178,8 @@ law_run(int fd, const struct law_setting *setting, const uint8_t *bytes, size_t 
 
     if (setting->tag == LAW_NO_TAG)
         ctx.priority = 6;
+    else if (setting->tag == LAW_TAG_FRAGMENT)
+        ctx.priority = WD_TAG_FRAGMENT;
     else if (setting->tag != LAW_UNTAGGED)
         ctx.priority = WD_TAG_SO_PRIORITY | WD_TAG_LEVEL(setting->opts.priority + steps[setting->tag]) << 4;
     if (wd_bpf_test_run(fd, bytes, len, &ctx, sizeof(ctx), &value, &error) < 0)

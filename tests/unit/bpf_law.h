@@ -22,9 +22,12 @@ struct law_packet {
     size_t len;
 };
 
-/* What the packets carry: no tag, or that of a handle above ours, of our level, of one below; or some priority. */
-enum law_tag { LAW_UNTAGGED, LAW_TAG_ABOVE, LAW_TAG_OWN, LAW_TAG_BELOW, LAW_NO_TAG };
-#define LAW_TAGS 5
+/*
+ * What the packets carry: no tag, or that of a handle above ours, of our level, of one below; some priority; or that
+ * of what came in fragments.
+ */
+enum law_tag { LAW_UNTAGGED, LAW_TAG_ABOVE, LAW_TAG_OWN, LAW_TAG_BELOW, LAW_NO_TAG, LAW_TAG_FRAGMENT };
+#define LAW_TAGS 6
 
 /* How a program is generated, and the address that goes with it. */
 struct law_setting {

@@ -37,9 +37,10 @@ __wrap_wd_bpf_load(enum bpf_prog_type type, const struct bpf_insn *insns, size_t
 }
 
 static int
-plan(const char *text, struct wd_plan *ret_plan, struct wd_error *err)
+plan_with(const char *text, bool fragments, struct wd_plan *ret_plan, struct wd_error *err)
 {
-    const struct wd_plan_opts opts = {.action = WD_RULE_QUEUE, .counters_fd = -1, .ring_fd = -1};
+    const struct wd_plan_opts opts = {
+        .action = WD_RULE_QUEUE, .counters_fd = -1, .ring_fd = -1, .fragments = fragments};
     struct wd_filter_error bad;
     struct wd_filter *filter;
     struct wd_arena arena;
@@ -51,6 +52,12 @@ plan(const char *text, struct wd_plan *ret_plan, struct wd_error *err)
     error = wd_plan(filter, &opts, ret_plan, err);
     wd_arena_free(&arena);
     return error;
+}
+
+static int
+plan(const char *text, struct wd_plan *ret_plan, struct wd_error *err)
+{
+    return plan_with(text, false, ret_plan, err);
 }
 
 static void
@@ -139,14 +146,56 @@ test_false(void **state)
     wd_plan_free(&p);
 }
 
+static unsigned int
+rules_at(const struct wd_plan *p, enum wd_hook hook)
+{
+    unsigned int count = 0;
+
+    for (size_t i = 0; i < p->count; i++)
+        count += p->rule[i].hook == hook;
+    return count;
+}
+
+/* What comes in fragments is either taken singly or asked to be put together. */
+static void
+test_fragments(void **state)
+{
+    static const struct {
+        const char *text;
+        bool fragments, reassemble;
+        int single, loads; /* rules at PRE_ROUTING; programs altogether */
+    } cases[] = {
+        {"udp", false, true, 0, 2},
+        {"udp and ip", false, false, 0, 2},
+        {"outbound and udp", false, false, 0, 1},
+        {"udp", true, false, 2, 4},
+        {"udp and ip", true, false, 2, 3},           /* fragments of IPv6 only get the tag */
+        {"udp and not fragment", true, false, 2, 2}, /* all of them */
+        {"udp and fragment", true, false, 2, 3},     /* nothing at LOCAL_IN; outbound there may be fragments */
+        {"outbound and udp", true, false, 0, 1},
+        {"false", true, false, 0, 0},
+    };
+    struct wd_error err;
+    struct wd_plan p;
+
+    (void)state;
+    kernel.refused = 0;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        assert_int_equal(plan_with(cases[i].text, cases[i].fragments, &p, &err), 0);
+        assert_int_equal(p.reassemble, cases[i].reassemble);
+        assert_int_equal(rules_at(&p, WD_HOOK_PRE_ROUTING), cases[i].single);
+        assert_int_equal(kernel.loads, cases[i].loads);
+        assert_true(p.exact);
+        wd_plan_free(&p);
+    }
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_loads),
-        cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_refused_altogether),
-        cmocka_unit_test(test_false),
+        cmocka_unit_test(test_loads), cmocka_unit_test(test_refused),   cmocka_unit_test(test_refused_altogether),
+        cmocka_unit_test(test_false), cmocka_unit_test(test_fragments),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
