@@ -30,6 +30,7 @@ static const struct param ext_params[] = {
     /* the upper end is the handle's own QUEUE_TIME, which the engine knows */
     [WINDIVERT_EXT_PARAM_HOLD_TIME] = {"HOLD_TIME", WINDIVERT_EXT_PARAM_HOLD_TIME_MIN, WINDIVERT_PARAM_QUEUE_TIME_MAX,
                                        false},
+    [WINDIVERT_EXT_PARAM_SEGMENTS] = {"SEGMENTS", 0, 1, false},
 };
 
 /* The row of a parameter; NULL with last error 87 where there is none. */
@@ -127,7 +128,9 @@ WinDivertExtSetParam(HANDLE handle, WINDIVERT_EXT_PARAM param, UINT64 value)
         return FALSE;
     ok = check_set(find_param(ext_params, COUNT(ext_params), param), value);
     if (ok) {
+        wd_handle_hold_fork(); /* programs are loaded */
         ret = wd_engine_set_ext_param(use.engine, param, value, &err);
+        wd_handle_release_fork();
         ok = ret ? wd_api_fail_errno(ret, &err) : TRUE;
     }
     wd_handle_leave(&use);

@@ -171,9 +171,26 @@ gen_hash_tag(struct wd_gen *g)
 }
 
 static void
+gen_form(struct wd_gen *g)
+{
+    if (g->opts->form == WD_GEN_ANY_FORM)
+        return;
+    wd_gen_load_skb(g, R1, SKB_GSO_SIZE);
+    if (g->opts->form == WD_GEN_NO_AGGREGATES)
+        wd_asm_jump_if_imm(&g->a, BPF_JNE, R1, 0, g->reject);
+    else if (g->opts->form == WD_GEN_LONG_AGGREGATES)
+        wd_asm_jump_if_imm(&g->a, BPF_JLE, R1, WD_GEN_SEGMENT_MAX, g->reject);
+    else
+        wd_asm_jump_if_imm(&g->a, BPF_JGT, R1, WD_GEN_SEGMENT_MAX, g->reject);
+    if (g->opts->form == WD_GEN_WHOLE_AGGREGATES)
+        wd_asm_jump_if_imm(&g->a, BPF_JEQ, R1, 0, g->reject);
+}
+
+static void
 gen_begin(struct wd_gen *g)
 {
     wd_gen_entry(g);
+    gen_form(g);
     wd_asm_store_imm(&g->a, BPF_B, R10, SP_TAGGED, 1);
     gen_priority_tag(g);
     if (g->opts->inject_magic && g->opts->hook != WD_HOOK_LOCAL_OUT)

@@ -18,6 +18,20 @@ enum wd_gen_mode {
     WD_GEN_SNIFF, /* copies a matching packet into the ring as a struct wd_record; always returns "no match" */
 };
 
+/*
+ * Which packets can match, by the size of the segments that the kernel may still
+ * take them apart to (GSO, GRO); "whole": a segment is surely no longer than
+ * NFQUEUE can hand over.
+ */
+enum wd_gen_form {
+    WD_GEN_ANY_FORM,
+    WD_GEN_NO_AGGREGATES,
+    WD_GEN_WHOLE_AGGREGATES,
+    WD_GEN_WHOLE, /* these or no aggregates */
+    WD_GEN_LONG_AGGREGATES
+};
+#define WD_GEN_SEGMENT_MAX (65531 - 256) /* payload of a segment that is whole: leaves room for headers */
+
 /* Tags by which every process recognises packets that a handle injected; the same in all versions. */
 #define WD_TAG_SO_PRIORITY 0x57D00000u      /* outbound: skb->priority = this | (priority + 30001) << 4 */
 #define WD_TAG_SO_PRIORITY_MASK 0xFFF0000Fu /* ... compared under this mask */
@@ -100,6 +114,7 @@ struct wd_gen_opts {
     uint32_t inject_magic;  /* skb->hash of packets injected inbound and into the forward path; 0: none are */
     int counters_fd;        /* map of enum wd_counter; -1: do not count */
     int ring_fd;            /* ring buffer map: SNIFF: of the records; MATCH: of the tails, -1: none are written */
+    enum wd_gen_form form;  /* SOCKET_FILTER: the others do not match */
     bool single;            /* fragments were taken singly: what carries WD_TAG_FRAGMENT does not match */
     bool big;               /* aggregates over 65,535 bytes, whose length field is 0, are packets, too */
     bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 32 IPv6

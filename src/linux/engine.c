@@ -49,6 +49,7 @@ struct wd_handle {
     pthread_mutex_t lock; /* parameters, shutdown */
     uint32_t queue_length, queue_size, queue_time_ms, hold_time_ms;
     bool shut_recv, installed;
+    bool segments;        /* what comes in aggregates is delivered packet by packet */
     bool linked;          /* installed by links, not rules */
     struct wd_error note; /* what the program should know of the handle */
     bool exact;
@@ -175,6 +176,7 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
                    : handle->queue && handle->queue->tails ? handle->queue->tails->ring->fd
                                                            : -1,
         .links = links,
+        .segments = handle->segments,
         .fragments = handle->flags & WINDIVERT_FLAG_FRAGMENTS,
     };
     struct wd_plan plan;
@@ -188,7 +190,7 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
         return -EAGAIN;
     }
     if (!plan.exact && action == WD_RULE_QUEUE)
-        handle->queue->exact = wd_filter_prog(handle->filter);
+        wd_queue_set_exact(handle->queue, wd_filter_prog(handle->filter));
     if (!plan.exact && action == WD_RULE_NONE)
         wd_sniff_set_exact(handle->sniff, wd_filter_prog(handle->filter));
     handle->note = plan.refusal;
@@ -620,21 +622,76 @@ wd_engine_get_param(struct wd_handle *handle, WINDIVERT_PARAM param, UINT64 *ret
     return 0;
 }
 
+/* In the meantime aggregates come whole, and are filtered as such. */
+static int
+change_segments(struct wd_handle *handle, bool segments, struct wd_error *err)
+{
+    int error = 0;
+
+    if (handle->segments == segments || !handle->installed)
+        goto out;
+    if (!segments)
+        error = wd_nfq_set_segments(&handle->queue->nfq, false, err);
+    if (error)
+        return error;
+    handle->segments = segments;
+    error = plan_and_install(handle, WD_RULE_QUEUE, NULL, false, err);
+    if (!error && segments)
+        error = wd_nfq_set_segments(&handle->queue->nfq, true, err);
+    if (error) {
+        handle->segments = !segments;
+        return error;
+    }
+out:
+    handle->segments = segments;
+    return 0;
+}
+
+static int
+set_segments(struct wd_handle *handle, bool segments, struct wd_error *err)
+{
+    int error;
+
+    if (!is_divert(handle))
+        return wd_error_set(err, -EOPNOTSUPP, "use it with a handle that diverts",
+                            "set SEGMENTS: the handle does not hold packets");
+    pthread_mutex_lock(&handle->lock);
+    error = change_segments(handle, segments, err);
+    pthread_mutex_unlock(&handle->lock);
+    return error;
+}
+
 int
 wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 value, struct wd_error *err)
 {
+    if (param == WINDIVERT_EXT_PARAM_SEGMENTS && value <= 1)
+        return set_segments(handle, value, err);
     if (param != WINDIVERT_EXT_PARAM_HOLD_TIME || value < WINDIVERT_EXT_PARAM_HOLD_TIME_MIN ||
         value > get_limit(handle, &handle->queue_time_ms))
         return wd_error_set(err, -EINVAL, NULL, "set extension parameter %d: unknown or out of range", (int)param);
     return set_limit_locked(handle, &handle->hold_time_ms, value, err);
 }
 
+static bool
+get_segments(struct wd_handle *handle)
+{
+    bool segments;
+
+    pthread_mutex_lock(&handle->lock);
+    segments = handle->segments;
+    pthread_mutex_unlock(&handle->lock);
+    return segments;
+}
+
 int
 wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 *ret_value, struct wd_error *err)
 {
-    if (param != WINDIVERT_EXT_PARAM_HOLD_TIME)
+    if (param == WINDIVERT_EXT_PARAM_SEGMENTS)
+        *ret_value = get_segments(handle);
+    else if (param == WINDIVERT_EXT_PARAM_HOLD_TIME)
+        *ret_value = get_limit(handle, &handle->hold_time_ms);
+    else
         return wd_error_set(err, -EINVAL, NULL, "get extension parameter %d: unknown", (int)param);
-    *ret_value = get_limit(handle, &handle->hold_time_ms);
     return 0;
 }
 

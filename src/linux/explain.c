@@ -43,7 +43,7 @@ put_program(const struct explainer *e, const struct wd_plan_class *class)
             class->coarse ? " in place of one that the kernel refuses" : "",
             has_flag(e, WINDIVERT_FLAG_SNIFF)  ? "what matches is copied to the ring"
             : has_flag(e, WINDIVERT_FLAG_DROP) ? "what matches is dropped"
-            : class->big                       ? "if a segment may match, the aggregate is taken apart"
+            : class->split                     ? "if a segment may match, the aggregate is taken apart"
                                                : "what matches goes to the queue");
     for (size_t at = 0; e->programs && at < code->count;) {
         char line[WD_DUMP_LINE];
@@ -81,8 +81,8 @@ put_class(const struct explainer *e, const struct wd_plan_class *class)
 
     if (class->rule_count)
         put_devices(e, rule);
-    if (class->big)
-        fputs("    if meta length >= 65536\n", e->out);
+    if (class->rule_count && rule->min_length)
+        fprintf(e->out, "    if meta length >= %" PRIu32 "\n", rule->min_length);
     if (class->rule_count && rule->fragments)
         fprintf(e->out, "    if a fragment of IPv%d for this machine, which gets meta priority 0x%x:\n",
                 rule->fragments == WD_RULE_FRAGMENTS4 ? 4 : 6, WD_TAG_FRAGMENT);

@@ -169,17 +169,35 @@ wd_nfq_open(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
     return 0;
 }
 
+/* No answer that could meet packets in the buffer; errors are not expected. */
+static int
+config_later(struct wd_nfq *nfq, struct nlmsghdr *nlh, const char *what, struct wd_error *err)
+{
+    nlh->nlmsg_flags = NLM_F_REQUEST;
+    if (send(nfq->fd, nlh, nlh->nlmsg_len, 0) < 0)
+        return wd_error_set(err, -errno, NULL, "set %s: %s", what, strerror(errno));
+    return 0;
+}
+
 int
 wd_nfq_set_maxlen(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
 {
     char buf[256] __attribute__((aligned(8)));
     struct nlmsghdr *nlh = config_header(nfq, nfq->num, buf);
 
-    nlh->nlmsg_flags = NLM_F_REQUEST; /* no answer that could meet packets in the buffer; errors are not expected */
     mnl_attr_put_u32(nlh, NFQA_CFG_QUEUE_MAXLEN, htonl(maxlen));
-    if (send(nfq->fd, nlh, nlh->nlmsg_len, 0) < 0)
-        return wd_error_set(err, -errno, NULL, "set the queue length: %s", strerror(errno));
-    return 0;
+    return config_later(nfq, nlh, "the queue length", err);
+}
+
+int
+wd_nfq_set_segments(struct wd_nfq *nfq, bool segments, struct wd_error *err)
+{
+    char buf[256] __attribute__((aligned(8)));
+    struct nlmsghdr *nlh = config_header(nfq, nfq->num, buf);
+
+    mnl_attr_put_u32(nlh, NFQA_CFG_FLAGS, htonl(segments ? 0 : NFQA_CFG_F_GSO));
+    mnl_attr_put_u32(nlh, NFQA_CFG_MASK, htonl(NFQA_CFG_F_GSO));
+    return config_later(nfq, nlh, "what becomes of aggregates", err);
 }
 
 /* Only for want of memory can it fail; a verdict that is not sent is a packet that is stuck: tries on. */

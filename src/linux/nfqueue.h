@@ -61,6 +61,8 @@ struct wd_nfq_ack {
  * received or not, until their verdict; beyond they are dropped and counted.
  */
 int wd_nfq_open(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err);
+/* Whether aggregates that come from now on are handed over in the packets that they are made of. */
+int wd_nfq_set_segments(struct wd_nfq *nfq, bool segments, struct wd_error *err);
 int wd_nfq_set_maxlen(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err);
 /* Makes the kernel send a message (an acknowledgement), for a thread that waits for one. */
 void wd_nfq_wake(struct wd_nfq *nfq);

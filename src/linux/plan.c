@@ -12,6 +12,7 @@
 #include "linux/inbound.h"
 #include "linux/tier.h"
 
+#define BIG (UINT16_MAX + 1)              /* bytes of aggregates that are no packets */
 #define LOOPBACK_IFINDEX 1                /* in every network namespace */
 #define PREFIXED_IFS_MAX 2                /* interfaces with rules of their own, up to which prefixes pay */
 #define NO_IFINDEX 0                      /* of no interface */
@@ -90,18 +91,18 @@ know(struct wd_known *known, enum wd_field field, uint64_t value)
     known->value[field] = value;
 }
 
-/* Only TCP makes aggregates of that size; in these fields a segment is not like the aggregate. */
+/* In these fields a segment is not like the aggregate. */
 static void
 know_aggregate(struct wd_known *known)
 {
     static const enum wd_field fields[] = {
-        WD_F_LENGTH,        WD_F_PACKET,        WD_F_PACKET16,     WD_F_PACKET32,          WD_F_IP_LENGTH,
-        WD_F_IP_ID,         WD_F_IP_CHECKSUM,   WD_F_IPV6_LENGTH,  WD_F_IPV6_NEXTHDR,      WD_F_TCP_SEQNUM,
-        WD_F_TCP_PSH,       WD_F_TCP_FIN,       WD_F_TCP_CHECKSUM, WD_F_TCP_PAYLOADLENGTH, WD_F_TCP_PAYLOAD,
-        WD_F_TCP_PAYLOAD16, WD_F_TCP_PAYLOAD32,
+        WD_F_LENGTH,        WD_F_PACKET,        WD_F_PACKET16,      WD_F_PACKET32,     WD_F_IP_LENGTH,
+        WD_F_IP_ID,         WD_F_IP_CHECKSUM,   WD_F_IPV6_LENGTH,   WD_F_IPV6_NEXTHDR, WD_F_TCP_SEQNUM,
+        WD_F_TCP_PSH,       WD_F_TCP_FIN,       WD_F_TCP_CHECKSUM,  WD_F_TCP_PAYLOAD,  WD_F_TCP_PAYLOADLENGTH,
+        WD_F_TCP_PAYLOAD16, WD_F_TCP_PAYLOAD32, WD_F_UDP_LENGTH,    WD_F_UDP_CHECKSUM, WD_F_UDP_PAYLOADLENGTH,
+        WD_F_UDP_PAYLOAD,   WD_F_UDP_PAYLOAD16, WD_F_UDP_PAYLOAD32,
     };
 
-    know(known, WD_F_TCP, 1);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         known->state[fields[i]] = WD_UNDECIDED;
 }
@@ -135,7 +136,9 @@ known_at(const struct planner *planner, const struct wd_rule *rule)
         know(&known, WD_F_IFIDX, rule->oif ? rule->oif : OTHER_IFINDEX);
     else if (outbound)
         known.state[WD_F_IFIDX] = WD_UNDECIDED;
-    if (rule->big)
+    if (rule->min_length == BIG)
+        know(&known, WD_F_TCP, 1); /* nothing else makes aggregates of that size */
+    if (rule->min_length || rule->form == WD_GEN_WHOLE_AGGREGATES)
         know_aggregate(&known);
     if (planner->opts->fragments && !outbound)
         know(&known, WD_F_FRAGMENT, rule->fragments != WD_RULE_WHOLE);
@@ -166,11 +169,12 @@ generate(const struct planner *planner, const struct wd_prog *prog, const struct
         .oif = rule->dev == WD_RULE_LOOPBACK_DEV ? LOOPBACK_IFINDEX : rule->oif,
         .inject_magic = wd_inbound_magic(),
         .counters_fd = opts->counters_fd,
-        .ring_fd = rule->big ? -1 : opts->ring_fd,
+        .ring_fd = rule->min_length ? -1 : opts->ring_fd,
         .bounded = !wd_bpf_can_loop() || !wd_tier_has(WD_FEATURE_MAY_GOTO),
         .kernel = kernel_at(planner, rule->hook),
         .single = opts->fragments && rule->hook == WD_HOOK_LOCAL_IN,
-        .big = rule->big || opts->action != WD_RULE_QUEUE,
+        .form = rule->form,
+        .big = rule->min_length || rule->form != WD_GEN_ANY_FORM || opts->action != WD_RULE_QUEUE,
     };
     enum bpf_prog_type type = gen.kernel ? WD_BPF_PROG_TYPE_NETFILTER : BPF_PROG_TYPE_SOCKET_FILTER;
     int error = wd_gen(prog, &gen, &class->code, planner->err);
@@ -214,7 +218,7 @@ add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_r
 {
     struct wd_plan *plan = planner->plan;
     struct wd_prefix *prefix = wd_arena_alloc(&plan->arena, WD_PREFIXES_MAX, sizeof(*prefix));
-    bool prefixed = !like->big && !like->fragments && planner->if_count <= PREFIXED_IFS_MAX;
+    bool prefixed = !like->min_length && !like->fragments && planner->if_count <= PREFIXED_IFS_MAX;
     unsigned int count = 1; /* one that says nothing */
     int error = 0;
 
@@ -235,7 +239,7 @@ add_rules(struct planner *planner, const struct wd_prog *prog, const struct wd_r
 }
 
 static struct wd_plan_class *
-new_class(struct planner *planner, enum wd_hook hook, bool big)
+new_class(struct planner *planner, enum wd_hook hook, bool split)
 {
     struct wd_plan *plan = planner->plan;
     struct wd_plan_class *class = wd_arena_alloc(&plan->arena, 1, sizeof(*class));
@@ -244,7 +248,7 @@ new_class(struct planner *planner, enum wd_hook hook, bool big)
         return NULL;
     class->prog_fd = -1;
     class->hook = hook;
-    class->big = big;
+    class->split = split;
     class->linked = kernel_at(planner, hook);
     class->first_rule = plan->count;
     *plan->last_class = class;
@@ -268,6 +272,20 @@ note_undecided(struct planner *planner, const struct wd_known *known)
         planner->plan->undecided[prog->tests[i].field] |= known->state[prog->tests[i].field] == WD_UNDECIDED;
 }
 
+/* Does the filter read what differs between an aggregate and its segments? */
+static bool
+reads_of_segments(const struct planner *planner)
+{
+    const struct wd_prog *prog = wd_filter_prog_plain(planner->filter);
+    struct wd_known known = {0};
+
+    know_aggregate(&known);
+    for (uint32_t i = 0; i < prog->count; i++)
+        if (known.state[prog->tests[i].field] == WD_UNDECIDED)
+            return true;
+    return false;
+}
+
 static int
 plan_class(struct planner *planner, const struct wd_rule *like)
 {
@@ -280,7 +298,7 @@ plan_class(struct planner *planner, const struct wd_rule *like)
 
     if (!error && prog->start == WD_REJECT)
         return 0;
-    class = error ? NULL : new_class(planner, like->hook, like->big);
+    class = error ? NULL : new_class(planner, like->hook, like->min_length);
     if (!class)
         return wd_error_set(planner->err, -ENOMEM, NULL, "specialise the filter: out of memory");
     error = generate(planner, prog, like, class);
@@ -293,7 +311,7 @@ plan_class(struct planner *planner, const struct wd_rule *like)
     }
     if (error || class->linked)
         return error;
-    if (!like->big) {
+    if (!class->split) {
         plan->exact &= exact && !class->coarse;
         if (!exact)
             note_undecided(planner, &known);
@@ -302,28 +320,51 @@ plan_class(struct planner *planner, const struct wd_rule *like)
     return error ? wd_error_set(planner->err, error, NULL, "plan the rules: out of memory") : 0;
 }
 
-/*
- * Aggregates of more than 65,535 bytes are no packets to a program: those of
- * which a segment may match are taken apart, and the segments come again.
- */
+/* Aggregates of which a segment may match go to the queue that takes them apart; the segments come again. */
 static int
-plan_big(struct planner *planner, const struct wd_rule *like)
+plan_split(struct planner *planner, const struct wd_rule *like, uint32_t min_length, enum wd_gen_form form)
 {
-    struct wd_rule big = *like;
+    struct wd_rule split = *like;
 
-    if (planner->opts->action != WD_RULE_QUEUE)
-        return 0;
-    big.big = true;
-    big.queue = planner->opts->split;
-    return plan_class(planner, &big);
+    split.min_length = min_length;
+    split.form = form;
+    split.queue = planner->opts->split;
+    return plan_class(planner, &split);
 }
 
+/*
+ * The queue itself takes aggregates apart, also those of more than 65,535
+ * bytes.  Where the filter reads what differs between aggregate and segment there
+ * is a program for them alone: it says whether some segment may match, and the
+ * library which.  What would come cut from the queue is split first.
+ */
+static int
+plan_segments(struct planner *planner, const struct wd_rule *like)
+{
+    bool differs = reads_of_segments(planner);
+    struct wd_rule part = *like;
+    int error;
+
+    part.form = differs ? WD_GEN_NO_AGGREGATES : WD_GEN_WHOLE;
+    error = plan_class(planner, &part);
+    part.form = WD_GEN_WHOLE_AGGREGATES;
+    if (!error && differs)
+        error = plan_class(planner, &part);
+    return error ? error : plan_split(planner, like, WD_GEN_SEGMENT_MAX + 1, WD_GEN_LONG_AGGREGATES);
+}
+
+/* Aggregates of more than 65,535 bytes are no packets to a program that diverts. */
 static int
 plan_both(struct planner *planner, const struct wd_rule *like)
 {
-    int error = plan_class(planner, like);
+    int error;
 
-    return error ? error : plan_big(planner, like);
+    if (planner->opts->segments)
+        return plan_segments(planner, like);
+    error = plan_class(planner, like);
+    if (error || planner->opts->action != WD_RULE_QUEUE)
+        return error;
+    return plan_split(planner, like, BIG, WD_GEN_ANY_FORM);
 }
 
 /* ---- The NETWORK layer -------------------------------------------------- */

@@ -21,6 +21,7 @@ struct wd_plan_opts {
     int counters_fd; /* map of the programs' counters */
     int ring_fd;     /* SNIFF */
     bool links;      /* SNIFF, DROP: programs for links instead of rules, but at PRE_ROUTING */
+    bool segments;   /* QUEUE: the queue gets what aggregates are made of, packet by packet */
     bool fragments;  /* NETWORK: what comes in fragments is taken at PRE_ROUTING, fragment by fragment */
     bool dry;        /* generate, load nothing */
 };
@@ -32,7 +33,7 @@ struct wd_plan_class {
     size_t first_rule, rule_count; /* in the array of the plan; links have none */
     struct wd_code code;
     int prog_fd;
-    bool big;    /* the class of the aggregates over 65,535 bytes */
+    bool split;  /* aggregates are taken apart, and the segments come again */
     bool linked; /* the program is for a link */
     bool coarse; /* the program is only a stand-in: the kernel refused the filter's */
 };

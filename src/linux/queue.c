@@ -716,6 +716,14 @@ wd_queue_drain(struct wd_queue *queue)
 }
 
 void
+wd_queue_set_exact(struct wd_queue *queue, const struct wd_prog *exact)
+{
+    pthread_mutex_lock(&queue->lock);
+    queue->exact = exact;
+    pthread_mutex_unlock(&queue->lock);
+}
+
+void
 wd_queue_set_limits(struct wd_queue *queue, const struct wd_queue_limits *limits)
 {
     pthread_mutex_lock(&queue->lock);

@@ -95,6 +95,7 @@ int wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool
 
 int wd_queue_recv(struct wd_queue *queue, struct wd_recv *io);
 int wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err);
+void wd_queue_set_exact(struct wd_queue *queue, const struct wd_prog *exact);
 void wd_queue_set_limits(struct wd_queue *queue, const struct wd_queue_limits *limits);
 
 /* Nothing new arrives any more: what is queued can be received, then -ENODATA. */

@@ -132,11 +132,11 @@ add_compare(struct builder *b, const struct wd_compare *compare)
     add_cmp(b, ops[compare->op], compare->value, compare->len);
 }
 
-/* meta length >= 65536 */
+/* meta length >= min */
 static void
-add_big(struct builder *b)
+add_min_length(struct builder *b, uint32_t min)
 {
-    const uint32_t least = htonl(UINT16_MAX + 1);
+    const uint32_t least = htonl(min);
 
     add_meta(b, NFT_META_LEN);
     add_big_endian(b);
@@ -221,8 +221,8 @@ add_prefix(struct builder *b, const struct wd_rule *rule)
 {
     const uint16_t loopback = ARPHRD_LOOPBACK;
 
-    if (rule->big)
-        add_big(b);
+    if (rule->min_length)
+        add_min_length(b, rule->min_length);
     if (rule->fragments)
         add_is_fragment(b, rule->fragments);
     for (unsigned int i = 0; rule->prefix && i < rule->prefix->count; i++)

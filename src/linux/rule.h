@@ -25,7 +25,8 @@ struct wd_rule {
     const uint32_t *not_oif; /* but none leaving by these */
     unsigned int not_oif_count;
     const struct wd_prefix *prefix; /* only packets that fulfil it; NULL: all */
-    bool big;                       /* only aggregates over 65,535 bytes */
+    uint32_t min_length;            /* only packets of so many bytes, of aggregates the whole */
+    enum wd_gen_form form;          /* what the program lets through */
     enum wd_rule_fragments fragments;
     int prog_fd; /* SOCKET_FILTER program; < 0: every packet */
     enum wd_rule_action action;

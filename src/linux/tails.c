@@ -2,8 +2,12 @@
 #include "tails.h"
 
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "core/packet.h"
+#include "windivert.h"
 
 #define RING_SIZE (256 * 1024) /* 2,000 tails: a receive buffer holds fewer packets of that length */
 
@@ -38,10 +42,35 @@ wd_tails_free(struct wd_tails *tails)
     free(tails);
 }
 
+/* Where the transport checksum is, which the kernel may complete after the program ran; WD_TAIL_HEAD: not so near. */
+static size_t
+checksum_at(const uint8_t *data)
+{
+    struct wd_packet packet;
+    size_t at = WD_TAIL_HEAD;
+
+    if (wd_packet_parse(data, WD_TAIL_FROM, &packet)) {
+        if (packet.l4 == WD_L4_TCP)
+            at = packet.l4_off + offsetof(WINDIVERT_TCPHDR, Checksum);
+        else if (packet.l4 == WD_L4_UDP)
+            at = packet.l4_off + offsetof(WINDIVERT_UDPHDR, Checksum);
+    }
+    return at < WD_TAIL_HEAD ? at : WD_TAIL_HEAD;
+}
+
+static bool
+is_head(const uint8_t *data, const uint8_t head[WD_TAIL_HEAD])
+{
+    size_t at = checksum_at(data), behind = at + sizeof(uint16_t);
+
+    return memcmp(data, head, at) == 0 &&
+           (behind >= WD_TAIL_HEAD || memcmp(data + behind, head + behind, WD_TAIL_HEAD - behind) == 0);
+}
+
 static bool
 complete(uint8_t *data, uint32_t len, const struct wd_tail *tail)
 {
-    if (tail->len != len || memcmp(tail->head, data, WD_TAIL_HEAD) != 0)
+    if (tail->len != len || !is_head(data, tail->head))
         return false;
     memcpy(data + WD_TAIL_FROM, tail->tail, len - WD_TAIL_FROM);
     return true;

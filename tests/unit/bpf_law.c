@@ -23,10 +23,27 @@ law_broken(const char *format, ...)
     law_failed();
 }
 
+static bool
+form_fits(const struct law_setting *setting)
+{
+    switch (setting->opts.form) {
+    case WD_GEN_NO_AGGREGATES:
+        return !setting->segment;
+    case WD_GEN_WHOLE_AGGREGATES:
+        return setting->segment && setting->segment <= WD_GEN_SEGMENT_MAX;
+    case WD_GEN_WHOLE:
+        return setting->segment <= WD_GEN_SEGMENT_MAX;
+    case WD_GEN_LONG_AGGREGATES:
+        return setting->segment > WD_GEN_SEGMENT_MAX;
+    default:
+        return true;
+    }
+}
+
 bool
 law_seen(const struct law_setting *setting)
 {
-    return setting->tag != LAW_TAG_OWN && setting->tag != LAW_TAG_BELOW &&
+    return form_fits(setting) && setting->tag != LAW_TAG_OWN && setting->tag != LAW_TAG_BELOW &&
            !(setting->tag == LAW_TAG_FRAGMENT && setting->opts.single);
 }
 
@@ -105,6 +122,7 @@ law_vary(struct rng *rng, const struct corpus *corpus, struct law_packet *ret)
 struct law_setting
 law_random_setting(struct rng *rng, const struct corpus *corpus, enum wd_hook hook)
 {
+    static const uint16_t segments[] = {0, 1, 1448, WD_GEN_SEGMENT_MAX, WD_GEN_SEGMENT_MAX + 1, UINT16_MAX};
     static const uint64_t times[] = {1, 99, 100, 12345, 100000, 1000000000000, UINT64_MAX / 2};
     const struct corpus_packet *sample = &corpus->packets[rng_below(rng, (uint32_t)corpus->packet_count)];
     const WINDIVERT_ADDRESS *addr = &sample->addr[0][rng_below(rng, CORPUS_ADDRESSES)];
@@ -125,12 +143,14 @@ law_random_setting(struct rng *rng, const struct corpus *corpus, enum wd_hook ho
                 .ring_fd = -1,
                 .bounded = rng_below(rng, 4) == 0,
                 .single = rng_below(rng, 4) == 0,
+                .form = rng_below(rng, 4) ? WD_GEN_ANY_FORM : rng_below(rng, WD_GEN_LONG_AGGREGATES + 1),
                 .large = rng_below(rng, 3) == 0,
                 .fixed_time_ns = time,
             },
         .tag = rng_below(rng, 4)   ? LAW_UNTAGGED
                : rng_below(rng, 4) ? LAW_TAG_ABOVE
                                    : LAW_TAG_FRAGMENT,
+        .segment = rng_below(rng, 2) ? 0 : segments[rng_below(rng, sizeof(segments) / sizeof(segments[0]))],
     };
 }
 
@@ -172,7 +192,7 @@ bool
 law_run(int fd, const struct law_setting *setting, const uint8_t *bytes, size_t len)
 {
     static const int steps[] = {[LAW_TAG_ABOVE] = 1, [LAW_TAG_OWN] = 0, [LAW_TAG_BELOW] = -1};
-    struct __sk_buff ctx = {0};
+    struct __sk_buff ctx = {.gso_size = setting->segment};
     struct wd_error error;
     uint32_t value;
 

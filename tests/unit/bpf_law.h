@@ -33,6 +33,7 @@ enum law_tag { LAW_UNTAGGED, LAW_TAG_ABOVE, LAW_TAG_OWN, LAW_TAG_BELOW, LAW_NO_T
 struct law_setting {
     struct wd_gen_opts opts;
     enum law_tag tag;
+    uint16_t segment; /* the packets are aggregates of segments of so many bytes; 0: none */
 };
 
 extern struct law_done {

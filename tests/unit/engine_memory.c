@@ -32,6 +32,7 @@ struct wd_handle {
     bool recv_down, send_down, aborted;
     UINT64 params[WINDIVERT_PARAM_QUEUE_SIZE + 1];
     UINT64 hold_time;
+    UINT64 segments;
     WINDIVERT_EXT_STATS stats;
 };
 
@@ -322,10 +323,12 @@ wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
     int error = injected(EM_SET_EXT, err);
 
     enter(handle);
-    demand(param == WINDIVERT_EXT_PARAM_HOLD_TIME, "set_ext_param: unknown");
-    if (!error && value > handle->params[WINDIVERT_PARAM_QUEUE_TIME])
+    demand(param <= WINDIVERT_EXT_PARAM_SEGMENTS, "set_ext_param: unknown");
+    if (!error && param == WINDIVERT_EXT_PARAM_HOLD_TIME && value > handle->params[WINDIVERT_PARAM_QUEUE_TIME])
         error = wd_error_set(err, -EINVAL, NULL, "the hold time is above the queue time");
-    if (!error)
+    if (!error && param == WINDIVERT_EXT_PARAM_SEGMENTS)
+        handle->segments = value;
+    else if (!error)
         handle->hold_time = value;
     return leave(handle, error);
 }
@@ -336,8 +339,8 @@ wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
     int error = injected(EM_GET_EXT, err);
 
     enter(handle);
-    demand(param == WINDIVERT_EXT_PARAM_HOLD_TIME, "get_ext_param: unknown");
-    *ret_value = error ? 0xdeadbeef : handle->hold_time;
+    demand(param <= WINDIVERT_EXT_PARAM_SEGMENTS, "get_ext_param: unknown");
+    *ret_value = error ? 0xdeadbeef : param == WINDIVERT_EXT_PARAM_SEGMENTS ? handle->segments : handle->hold_time;
     return leave(handle, error);
 }
 

@@ -128,6 +128,22 @@ test_hold_time(void **state)
     assert_works(WinDivertClose(handle));
 }
 
+static void
+test_segments(void **state)
+{
+    HANDLE handle = open_handle(WINDIVERT_LAYER_NETWORK, 0);
+    UINT64 value = UNTOUCHED;
+
+    (void)state;
+    assert_works(WinDivertExtGetParam(handle, WINDIVERT_EXT_PARAM_SEGMENTS, &value));
+    assert_int_equal(value, WINDIVERT_EXT_PARAM_SEGMENTS_DEFAULT);
+    assert_fails(WinDivertExtSetParam(handle, WINDIVERT_EXT_PARAM_SEGMENTS, 2), 87);
+    assert_works(WinDivertExtSetParam(handle, WINDIVERT_EXT_PARAM_SEGMENTS, 1));
+    assert_works(WinDivertExtGetParam(handle, WINDIVERT_EXT_PARAM_SEGMENTS, &value));
+    assert_int_equal(value, 1);
+    assert_works(WinDivertClose(handle));
+}
+
 /* The engine refuses: its code, and no output changes. */
 static void
 test_engine_refuses(void **state)
@@ -201,10 +217,11 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_ranges, reset),     cmocka_unit_test_setup(test_version, reset),
-        cmocka_unit_test_setup(test_unknown, reset),    cmocka_unit_test_setup(test_null, reset),
-        cmocka_unit_test_setup(test_hold_time, reset),  cmocka_unit_test_setup(test_engine_refuses, reset),
-        cmocka_unit_test_setup(test_stats_size, reset), cmocka_unit_test_setup(test_shutdown_how, reset),
+        cmocka_unit_test_setup(test_ranges, reset),         cmocka_unit_test_setup(test_version, reset),
+        cmocka_unit_test_setup(test_unknown, reset),        cmocka_unit_test_setup(test_null, reset),
+        cmocka_unit_test_setup(test_hold_time, reset),      cmocka_unit_test_setup(test_segments, reset),
+        cmocka_unit_test_setup(test_engine_refuses, reset), cmocka_unit_test_setup(test_stats_size, reset),
+        cmocka_unit_test_setup(test_shutdown_how, reset),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

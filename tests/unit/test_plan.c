@@ -72,8 +72,8 @@ test_loads(void **state)
     assert_int_equal(kernel.loads, 4);
     assert_true(p.exact);
     assert_string_equal(p.refusal.text, "");
-    assert_false(p.classes->big);
-    assert_true(p.classes->next->big); /* aggregates over 65,535 bytes, behind it at the same hook */
+    assert_false(p.classes->split);
+    assert_true(p.classes->next->split); /* aggregates over 65,535 bytes, behind it at the same hook */
     assert_int_equal(p.classes->next->hook, p.classes->hook);
     wd_plan_free(&p);
     assert_int_equal(plan("udp", &p, &err), 0);
