@@ -227,6 +227,8 @@ open_divert(struct wd_handle *handle, struct wd_error *err)
         handle->watched = true;
         error = plan_and_install(handle, WD_RULE_QUEUE, NULL, false, err);
     }
+    if (!error)
+        wd_queue_set_shifts(handle->queue, wd_ruleset_shifts(handle->rules));
     return error;
 }
 

@@ -88,8 +88,8 @@ link_new(enum wd_hook hook, int16_t priority, struct wd_link **ret_link, struct 
 }
 
 int
-wd_link_get(struct wd_link **links, enum wd_hook hook, int16_t priority, int prog_fd, struct wd_link **ret_link,
-            struct wd_error *err)
+wd_link_get(struct wd_link **links, enum wd_hook hook, int16_t priority, int prog_fd, _Atomic uint32_t *shifts,
+            struct wd_link **ret_link, struct wd_error *err)
 {
     struct wd_link *link = *links;
     int error;
@@ -97,7 +97,9 @@ wd_link_get(struct wd_link **links, enum wd_hook hook, int16_t priority, int pro
     while (link && (link->used || link->hook != hook || link->priority != priority))
         link = link->next;
     if (!link) {
+        ++*shifts;
         error = link_new(hook, priority, &link, err);
+        ++*shifts;
         if (error)
             return error;
         link->next = *links;

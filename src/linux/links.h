@@ -11,6 +11,7 @@
 #ifndef WD_LINUX_LINKS_H
 #define WD_LINUX_LINKS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -21,10 +22,11 @@ struct wd_link; /* one place: hook and priority, both IP versions */
 
 /*
  * A free place of the pool *links, or a new one (in the calling thread's
- * network namespace), with the program in it.  The caller has the pool's lock.
+ * network namespace, whose counter shifts is: shift.h), with the program in it.
+ * The caller has the pool's lock.
  */
-int wd_link_get(struct wd_link **links, enum wd_hook hook, int16_t priority, int prog_fd, struct wd_link **ret_link,
-                struct wd_error *err);
+int wd_link_get(struct wd_link **links, enum wd_hook hook, int16_t priority, int prog_fd, _Atomic uint32_t *shifts,
+                struct wd_link **ret_link, struct wd_error *err);
 /* Another program instead: a packet meets the old one or the new one. */
 int wd_link_replace(struct wd_link *link, int prog_fd, struct wd_error *err);
 /* Empties the place and gives it back.  Packets already in the program are not waited for. */

@@ -46,11 +46,33 @@ ready_remove(struct wd_queue *queue, struct wd_slot *slot)
 
 /* ---- Verdicts ----------------------------------------------------------- */
 
+/* Of what went back since the last time, which was queued before a hook was put in front of ours? */
+static void
+expect_echoes(struct wd_queue *queue)
+{
+    uint32_t now = wd_echoes_now(&queue->echoes);
+
+    for (const struct wd_slot *slot = queue->sent.last; slot && (int32_t)(slot->seq - queue->flushed) > 0;
+         slot = slot->prev)
+        if (slot->delivered && slot->shift != now)
+            wd_echoes_expect(&queue->echoes, slot->data, slot->cap_len, wd_now());
+    queue->flushed = queue->nfq.seq;
+}
+
+int
+wd_queue_flush(struct wd_queue *queue)
+{
+    int error = wd_nfq_batch_send(&queue->nfq, &queue->batch);
+
+    expect_echoes(queue);
+    return error;
+}
+
 static void
 send_if_full(struct wd_queue *queue)
 {
     if (wd_nfq_batch_full(&queue->batch))
-        wd_nfq_batch_send(&queue->nfq, &queue->batch);
+        wd_queue_flush(queue);
 }
 
 static void
@@ -73,18 +95,13 @@ wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed)
     send_if_full(queue);
 }
 
-int
-wd_queue_flush(struct wd_queue *queue)
-{
-    return wd_nfq_batch_send(&queue->nfq, &queue->batch);
-}
-
 /* ---- Confirmation ------------------------------------------------------- */
 
 /* The kernel took every verdict up to seq. */
 static void
 confirm(struct wd_queue *queue, uint32_t seq)
 {
+    wd_echoes_confirm(&queue->echoes, seq);
     while (queue->sent.first && (int32_t)(queue->sent.first->seq - seq) <= 0) {
         struct wd_slot *slot = queue->sent.first;
 
@@ -264,6 +281,12 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
         return;
     }
     slot->timestamp = now;
+    slot->shift = wd_echoes_stamp(&queue->echoes);
+    slot->delivered = false;
+    if (wd_echoes_take(&queue->echoes, slot->data, slot->cap_len, now)) {
+        wd_queue_accept(queue, slot, false);
+        return;
+    }
     if (!wd_packet_parse(slot->data, slot->cap_len, &packet)) {
         queue->stats.Unmatched++;
         wd_queue_accept(queue, slot, false);
@@ -303,6 +326,7 @@ take_messages(struct wd_queue *queue, int count, uint32_t seq)
     struct wd_nfq_ack ack;
     int64_t now = wd_now();
 
+    wd_echoes_look(&queue->echoes, now, seq);
     for (int i = 0; i < count; i++) {
         switch (wd_nfq_parse(queue->iov[i].iov_base, queue->msgs[i].msg_len, &packet, &ack)) {
         case WD_NFQ_PACKET:
@@ -339,6 +363,14 @@ pull(struct wd_queue *queue)
         return 0;
     take_messages(queue, got < 0 ? 0 : got, seq);
     return got < 0 ? 0 : got;
+}
+
+void
+wd_queue_catch_up(struct wd_queue *queue)
+{
+    if (queue->echoes.fresh && !queue->has_reader)
+        pull(queue);
+    queue->echoes.fresh = false;
 }
 
 /* The same as the reader, who waits, without the lock, until there is something. */
@@ -496,6 +528,7 @@ deliver(struct wd_queue *queue, struct wd_slot *slot, struct wd_recv *io, int64_
     ready_remove(queue, slot);
     queue->stats.Delivered++;
     slot->held_since = now;
+    slot->delivered = true;
     if (queue->recv_only) {
         drop_unread(queue, slot, &queue->stats.NotReturned);
         return whole;
@@ -636,6 +669,7 @@ wd_queue_free(struct wd_queue *queue)
         return;
     wd_queue_close_fds(queue);
     wd_tails_free(queue->tails);
+    wd_echoes_free(&queue->echoes);
     free_list(queue, &queue->ready);
     free_list(queue, &queue->held.list);
     free_list(queue, &queue->sent);
@@ -712,6 +746,14 @@ wd_queue_drain(struct wd_queue *queue)
         drop_held(queue, queue->held.list.first);
     while (pull(queue) > 0) /* answers to the last verdicts */
         release_ready(queue);
+    pthread_mutex_unlock(&queue->lock);
+}
+
+void
+wd_queue_set_shifts(struct wd_queue *queue, const _Atomic uint32_t *shifts)
+{
+    pthread_mutex_lock(&queue->lock);
+    wd_echoes_start(&queue->echoes, shifts);
     pthread_mutex_unlock(&queue->lock);
 }
 

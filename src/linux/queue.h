@@ -23,6 +23,7 @@
 
 #include "api/engine.h"
 #include "core/prog.h"
+#include "linux/echo.h"
 #include "linux/inbound.h"
 #include "linux/inject.h"
 #include "linux/nfqueue.h"
@@ -61,6 +62,8 @@ struct wd_queue {
     struct wd_slot_list ready, sent;
     uint64_t ready_bytes;
     struct wd_held held;
+    struct wd_echoes echoes;
+    uint32_t flushed;   /* of the last verdict that was looked at for echoes */
     uint32_t ack_count; /* verdicts since the last one for which a confirmation was asked */
 
     uint8_t *staging[WD_QUEUE_PULL];
@@ -91,10 +94,13 @@ void wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed)
 void wd_queue_give_up(struct wd_queue *queue, struct wd_slot *slot); /* another packet takes its place: dropped */
 void wd_queue_hold(struct wd_queue *queue, struct wd_slot *slot);    /* the program has it; the janitor knows */
 int wd_queue_flush(struct wd_queue *queue);
+void wd_queue_catch_up(struct wd_queue *queue); /* what went back may have come again: that is not to wait */
 int wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex);
 
 int wd_queue_recv(struct wd_queue *queue, struct wd_recv *io);
 int wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err);
+/* What is installed for the queue is in its place: what comes was queued after what is counted now (echo.h). */
+void wd_queue_set_shifts(struct wd_queue *queue, const _Atomic uint32_t *shifts);
 void wd_queue_set_exact(struct wd_queue *queue, const struct wd_prog *exact);
 void wd_queue_set_limits(struct wd_queue *queue, const struct wd_queue_limits *limits);
 

@@ -15,9 +15,8 @@
 
 #include "linux/queue.h"
 
-/* The directory, made where it is missing; refused unless it is ours and nobody else can write into it. */
-static int
-open_dir(bool create)
+int
+wd_registry_open(bool create)
 {
     struct stat st;
     int fd;
@@ -50,7 +49,7 @@ wd_registry_add(const struct wd_open *open, struct wd_entry *ret_entry)
 {
     static atomic_uint count;
     char temporary[sizeof(ret_entry->name) + 8];
-    int dir = open_dir(true), fd = -1;
+    int dir = wd_registry_open(true), fd = -1;
     uint32_t salt;
 
     ret_entry->fd = -1;
@@ -83,7 +82,7 @@ wd_registry_remove(struct wd_entry *entry)
 
     if (entry->fd < 0)
         return;
-    dir = open_dir(false);
+    dir = wd_registry_open(false);
     if (dir >= 0) {
         unlinkat(dir, entry->name, 0);
         close(dir);
@@ -111,7 +110,7 @@ entry_alive(int dir, const char *name)
 bool
 wd_registry_any(void)
 {
-    int fd = open_dir(false);
+    int fd = wd_registry_open(false);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     const struct dirent *entry;
     bool any = false;

@@ -18,6 +18,9 @@ struct wd_entry {
     char name[48];
 };
 
+/* The directory, made where it is missing; refused unless it is ours and nobody else can write into it.  -errno. */
+int wd_registry_open(bool create);
+
 /* Never fails: a handle works without being listed. */
 void wd_registry_add(const struct wd_open *open, struct wd_entry *ret_entry);
 void wd_registry_remove(struct wd_entry *entry);

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "linux/inbound.h"
+#include "linux/shift.h"
 
 #ifndef NFT_TABLE_F_OWNER
 #define NFT_TABLE_F_OWNER 0x2
@@ -55,6 +56,7 @@ struct wd_ruleset {
     char table[32];
     struct wd_chain *chains;
     struct wd_link *links;
+    _Atomic uint32_t *shifts;
 };
 
 static pthread_mutex_t rulesets_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -337,6 +339,7 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
         return -ENOMEM;
     rules->netns_dev = netns->st_dev;
     rules->netns_ino = netns->st_ino;
+    rules->shifts = wd_shift_counter(netns->st_ino);
     rules->seq = (uint32_t)time(NULL);
     rules->refs = 1;
     rules->inbound_fd = -1;
@@ -594,6 +597,21 @@ adopt(struct wd_ruleset *rules, struct wd_places *places, struct wd_chain *const
     }
 }
 
+const _Atomic uint32_t *
+wd_ruleset_shifts(const struct wd_ruleset *rules)
+{
+    return rules->shifts;
+}
+
+static bool
+any_chain(struct wd_chain *const chain[WD_HOOKS])
+{
+    for (size_t hook = 0; hook < WD_HOOKS; hook++)
+        if (chain[hook])
+            return true;
+    return false;
+}
+
 int
 wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
                    struct wd_places *places, struct wd_error *err)
@@ -607,7 +625,11 @@ wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_r
     batch_begin(&batch, rules);
     for (size_t hook = 0; hook < WD_HOOKS && !batch.error; hook++)
         put_hook(&batch, hook, priority, rule, count, &next.chain[hook], &made[hook]);
+    if (any_chain(made))
+        ++*rules->shifts;
     error = batch_commit(&batch);
+    if (any_chain(made))
+        ++*rules->shifts;
     if (!error) {
         adopt(rules, &next, made);
         *places = next;
@@ -636,7 +658,7 @@ install_link(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority, int 
     }
     if (*link)
         return wd_link_replace(*link, prog_fd, err);
-    return wd_link_get(&rules->links, hook, priority, prog_fd, link, err);
+    return wd_link_get(&rules->links, hook, priority, prog_fd, rules->shifts, link, err);
 }
 
 int
@@ -656,12 +678,9 @@ static int
 remove_rules(struct wd_ruleset *rules, const struct wd_places *places)
 {
     struct batch batch;
-    bool any = false;
     int error;
 
-    for (size_t hook = 0; hook < WD_HOOKS; hook++)
-        any |= places->chain[hook] != NULL;
-    if (!any)
+    if (!any_chain(places->chain))
         return 0;
     batch_begin(&batch, rules);
     for (size_t hook = 0; hook < WD_HOOKS && !batch.error; hook++)

@@ -12,6 +12,7 @@
 #ifndef WD_LINUX_RULESET_H
 #define WD_LINUX_RULESET_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -48,6 +49,9 @@ int wd_ruleset_enable_inbound(struct wd_ruleset *rules);
  * (Turning it off would flush every NFQUEUE.)  An error is no reason not to go on.
  */
 int wd_ruleset_reassemble(struct wd_ruleset *rules, struct wd_error *err);
+
+/* How often a hook was put in front of others there (shift.h). */
+const _Atomic uint32_t *wd_ruleset_shifts(const struct wd_ruleset *rules);
 
 /* Where the packets of one handle are taken; all NULL: nowhere yet. */
 struct wd_places {

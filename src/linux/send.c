@@ -235,6 +235,7 @@ wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err)
         error = -ESHUTDOWN;
     else
         error = send_locked(queue, io);
+    wd_queue_catch_up(queue);
     pthread_mutex_unlock(&queue->lock);
     return error ? explain_send(error, err) : 0;
 }

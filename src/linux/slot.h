@@ -20,6 +20,8 @@ struct wd_slot {
     uint32_t id;                 /* the kernel's, of the queue */
     uint32_t generation;         /* of the slot: an address of an earlier packet does not fit */
     uint32_t seq;                /* sent: of the verdict message */
+    uint32_t shift;              /* stamp of echo.h */
+    bool delivered;              /* the program got it */
     int64_t timestamp;           /* when it was pulled, 100 ns */
     int64_t held_since;          /* 100 ns */
     uint32_t len;                /* in the kernel */

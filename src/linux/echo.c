@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
+#include "echo.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#define MS INT64_C(10000)     /* of 100 ns */
+#define SETTLE_TIME (50 * MS) /* no packet is longer on its way through the hooks as they were before */
+#define KEEP_TIME (1000 * MS) /* other handles may hold an echo before it comes to us */
+#define ENTRIES 8192          /* a power of two */
+#define PROBES 16
+
+struct wd_echo {
+    uint64_t digest;
+    int64_t until; /* 100 ns; 0: free */
+};
+
+void
+wd_echoes_start(struct wd_echoes *echoes, const _Atomic uint32_t *shifts)
+{
+    echoes->shifts = shifts;
+    echoes->seen = echoes->settled = wd_echoes_now(echoes);
+    echoes->marked = false;
+}
+
+void
+wd_echoes_free(struct wd_echoes *echoes)
+{
+    free(echoes->table);
+    echoes->table = NULL;
+}
+
+void
+wd_echoes_look(struct wd_echoes *echoes, int64_t now, uint32_t seq)
+{
+    uint32_t count = wd_echoes_now(echoes);
+
+    if (count == echoes->settled)
+        return;
+    if (count != echoes->seen) {
+        echoes->seen = count;
+        echoes->changed_at = now;
+        echoes->marked = false;
+    } else if (!echoes->marked && now - echoes->changed_at > SETTLE_TIME) {
+        echoes->mark = seq;
+        echoes->marked = true;
+    }
+}
+
+void
+wd_echoes_confirm(struct wd_echoes *echoes, uint32_t seq)
+{
+    if (!echoes->marked || (int32_t)(seq - echoes->mark) < 0)
+        return;
+    echoes->settled = echoes->seen;
+    echoes->marked = false;
+}
+
+/* Keyed, so that no sender can choose packets that are taken for each other. */
+static uint64_t
+digest(const struct wd_echoes *echoes, const uint8_t *data, size_t len)
+{
+    uint64_t sum = echoes->key ^ len;
+
+    for (size_t i = 0; i < len; i += sizeof(uint64_t)) {
+        uint64_t word = 0;
+
+        memcpy(&word, data + i, len - i < sizeof(word) ? len - i : sizeof(word));
+        sum = (sum ^ word) * UINT64_C(0x9E3779B97F4A7C15);
+        sum = (sum << 29 | sum >> 35) + echoes->key;
+    }
+    return sum ^ sum >> 32;
+}
+
+static bool
+make_table(struct wd_echoes *echoes)
+{
+    if (echoes->table)
+        return true;
+    if (getrandom(&echoes->key, sizeof(echoes->key), 0) != sizeof(echoes->key))
+        return false;
+    echoes->table = calloc(ENTRIES, sizeof(*echoes->table));
+    return echoes->table;
+}
+
+/* Among the places for a digest: a free one, or else that of the one that is forgotten first. */
+void
+wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_t now)
+{
+    struct wd_echo *place;
+    uint64_t sum;
+
+    if (!make_table(echoes))
+        return;
+    sum = digest(echoes, data, len);
+    place = &echoes->table[sum % ENTRIES];
+    for (uint64_t i = 1; i < PROBES && place->until > now; i++) {
+        struct wd_echo *next = &echoes->table[(sum + i) % ENTRIES];
+
+        if (next->until < place->until)
+            place = next;
+    }
+    *place = (struct wd_echo){.digest = sum, .until = now + KEEP_TIME};
+    echoes->until = now + KEEP_TIME;
+    echoes->fresh = true;
+}
+
+bool
+wd_echoes_take(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_t now)
+{
+    uint64_t sum;
+
+    if (now >= echoes->until)
+        return false;
+    sum = digest(echoes, data, len);
+    for (uint64_t i = 0; i < PROBES; i++) {
+        struct wd_echo *echo = &echoes->table[(sum + i) % ENTRIES];
+
+        if (echo->digest == sum && echo->until > now) {
+            echo->until = 0;
+            return true;
+        }
+    }
+    return false;
+}
