@@ -55,7 +55,7 @@ expect_echoes(struct wd_queue *queue)
     for (const struct wd_slot *slot = queue->sent.last; slot && (int32_t)(slot->seq - queue->flushed) > 0;
          slot = slot->prev)
         if (slot->delivered && slot->shift != now)
-            wd_echoes_expect(&queue->echoes, slot->data, slot->cap_len, wd_now());
+            wd_echoes_expect(&queue->echoes, slot->data, slot->cap_len, slot->shift, slot->seq, wd_now());
     queue->flushed = queue->nfq.seq;
 }
 
@@ -265,12 +265,25 @@ drop_unread(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
     wd_queue_give_up(queue, slot);
 }
 
+/* The same of a packet that the queue cannot keep: it may go on instead. */
+static void
+refuse(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
+{
+    if (!queue->fail_open) {
+        drop_unread(queue, slot, counter);
+        return;
+    }
+    queue->stats.PassedOpen++;
+    wd_queue_accept(queue, slot, false);
+}
+
 static void
 take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int index, int64_t now)
 {
     struct wd_slot *slot = wd_slot_get(&queue->pool);
     struct wd_packet packet;
 
+    queue->pulled++;
     if (nfq->cap_len == WD_TAIL_FROM && queue->tails && wd_tails_complete(queue->tails, nfq->payload, nfq->len))
         nfq->cap_len = nfq->len;
     if (!slot || !slot_fill(queue, slot, nfq, index)) {
@@ -284,6 +297,7 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
     slot->shift = wd_echoes_stamp(&queue->echoes);
     slot->delivered = false;
     if (wd_echoes_take(&queue->echoes, slot->data, slot->cap_len, now)) {
+        queue->echoed++;
         wd_queue_accept(queue, slot, false);
         return;
     }
@@ -297,8 +311,10 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
     if (!matches(queue, slot, &packet)) {
         queue->stats.Unmatched++;
         wd_queue_accept(queue, slot, false);
-    } else if (queue->ready.count >= queue->limits.length || queue->ready_bytes + slot->len > queue->limits.size) {
-        drop_unread(queue, slot, &queue->stats.DropLength);
+    } else if (queue->ready.count >= queue->limits.length) {
+        refuse(queue, slot, &queue->stats.DropLength);
+    } else if (queue->ready_bytes + slot->len > queue->limits.size) {
+        refuse(queue, slot, &queue->stats.DropSize);
     } else {
         ready_append(queue, slot);
     }
@@ -342,8 +358,10 @@ take_messages(struct wd_queue *queue, int count, uint32_t seq)
             break;
         }
     }
-    if (count < WD_QUEUE_PULL)
+    if (count < WD_QUEUE_PULL) {
         confirm(queue, seq);
+        wd_echoes_drained(&queue->echoes, now);
+    }
     wd_queue_flush(queue);
 }
 
@@ -400,7 +418,7 @@ expire_ready(struct wd_queue *queue, int64_t now)
         struct wd_slot *slot = queue->ready.first;
 
         ready_remove(queue, slot);
-        drop_unread(queue, slot, &queue->stats.DropTime);
+        refuse(queue, slot, &queue->stats.DropTime);
     }
 }
 
@@ -628,7 +646,7 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     pthread_mutex_init(&queue->lock, NULL);
     pthread_cond_init(&queue->followers, NULL);
     queue->limits = *limits;
-    queue->nfq.fd = -1;
+    queue->nfq.fd = queue->nfq.figures_fd = -1;
     queue->kick_fd = -1;
     wd_inbound_mac(queue->inbound_mac);
     if (bound && staging_new(queue) < 0)
@@ -775,11 +793,66 @@ wd_queue_set_limits(struct wd_queue *queue, const struct wd_queue_limits *limits
     pthread_mutex_unlock(&queue->lock);
 }
 
+int
+wd_queue_set_fail_open(struct wd_queue *queue, bool open, struct wd_error *err)
+{
+    int error;
+
+    pthread_mutex_lock(&queue->lock);
+    error = wd_nfq_set_fail_open(&queue->nfq, open, err);
+    if (!error)
+        queue->fail_open = open;
+    pthread_mutex_unlock(&queue->lock);
+    return error;
+}
+
+/* The kernel's counters wrap at 32 bits. */
+static void
+read_drops(struct wd_queue *queue)
+{
+    struct wd_nfq_drops drops;
+
+    if (wd_nfq_drops(&queue->nfq, &drops) < 0)
+        return;
+    queue->dropped += (uint32_t)(drops.queue - queue->drops.queue);
+    queue->dropped_split += (uint32_t)(drops.split - queue->drops.split);
+    queue->drops = drops;
+}
+
+/*
+ * What the programs let through and what nobody has seen since is on its way; or
+ * the kernel let it pass a queue that was full, where it was told to.  Segments that
+ * the kernel could not queue were not counted yet.
+ */
+static void
+add_up(struct wd_queue *queue, uint64_t matched, WINDIVERT_EXT_STATS *stats)
+{
+    uint64_t known = queue->pulled + queue->dropped, missing = matched > known ? matched - known : 0;
+
+    stats->DropBuffer += queue->dropped + queue->dropped_split;
+    stats->Queued = queue->ready.count;
+    if (queue->fail_open)
+        stats->PassedOpen += missing;
+    else
+        stats->Queued += missing;
+    stats->Matched = known + missing + queue->dropped_split - queue->echoed - stats->Unmatched;
+}
+
 void
-wd_queue_get_stats(struct wd_queue *queue, WINDIVERT_EXT_STATS *ret_stats)
+wd_queue_get_stats(struct wd_queue *queue, const uint64_t *matched, WINDIVERT_EXT_STATS *ret_stats)
 {
     pthread_mutex_lock(&queue->lock);
+    if (queue->nfq.fd >= 0 && !queue->aborted) {
+        pull_all(queue);
+        read_drops(queue);
+    }
     *ret_stats = queue->stats;
     ret_stats->Held = queue->held.list.count;
+    if (queue->nfq.fd >= 0)
+        add_up(queue, __atomic_load_n(matched, __ATOMIC_RELAXED), ret_stats);
+    if (queue->waiters && queue->ready.first)
+        pthread_cond_signal(&queue->followers);
+    if (queue->ready.first || queue->sent.first)
+        kick(queue);
     pthread_mutex_unlock(&queue->lock);
 }
