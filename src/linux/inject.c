@@ -22,7 +22,19 @@
 
 #define LOOPBACK_IFINDEX 1    /* in every network namespace */
 #define FRAGMENT_WAIT_MS 20   /* for room for the next fragment; after that the packet is tried again as a whole */
+#define FRAME_MAX 65536       /* the MTU of lo, through which inbound packets go; IPv6 packets can be longer */
 #define SEND_BUFFER (4 << 20) /* injecting does not wait for the device as long as the burst is shorter */
+
+/*
+ * Whether fragments pass conntrack as they are (and are "invalid" to rules of
+ * the user's): so those that the program made.  Those that are made here are one
+ * packet to rules and NAT, which leaves in fragments again.
+ */
+static void
+keep_fragments(int fd, int keep)
+{
+    setsockopt(fd, SOL_IP, IP_NODEFRAG, &keep, sizeof(keep));
+}
 
 static int
 open_family(int family, uint32_t tag)
@@ -43,7 +55,7 @@ open_family(int family, uint32_t tag)
     setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &none, sizeof(none));
     if (family == AF_INET) {
         setsockopt(fd, SOL_SOCKET, SO_BROADCAST, &on, sizeof(on));
-        setsockopt(fd, SOL_IP, IP_NODEFRAG, &on, sizeof(on)); /* our fragments stay fragments before conntrack */
+        keep_fragments(fd, true);
     }
     return fd;
 }
@@ -189,21 +201,32 @@ send_fragment(void *ctx, const struct wd_packet *fragment)
     return send_whole(outbound->inject, fragment, outbound->ifindex);
 }
 
+static int
+cut(const struct wd_packet *packet, uint32_t mtu, wd_fragment_fn fn, void *ctx)
+{
+    uint32_t id;
+
+    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+        return -EIO;
+    return wd_fragment(packet, mtu, id | 1, fn, ctx);
+}
+
 /* What is larger than the MTU: TCP in segments (it was an aggregate), everything else in fragments. */
 static int
 send_pieces(const struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
 {
     struct outbound outbound = {.inject = inject, .ifindex = ifindex};
-    uint32_t id;
     int mtu, error = path_mtu(inject, packet, ifindex, &mtu);
 
     if (!error)
         error = wd_segment(packet, (uint32_t)mtu, send_fragment, &outbound);
     if (error != -EMSGSIZE)
         return error;
-    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
-        return -EIO;
-    return wd_fragment(packet, (uint32_t)mtu, id | 1, send_fragment, &outbound);
+    if (!packet->fragment)
+        keep_fragments(inject->fd4, false);
+    error = cut(packet, (uint32_t)mtu, send_fragment, &outbound);
+    keep_fragments(inject->fd4, true);
+    return error;
 }
 
 int
@@ -226,6 +249,19 @@ open_inbound(void *arg)
     return error ? error : wd_inbound_socket(inject->priority, &inject->fd_in, NULL);
 }
 
+struct inbound {
+    int fd;
+    uint32_t ifindex;
+};
+
+static int
+receive_fragment(void *ctx, const struct wd_packet *fragment)
+{
+    const struct inbound *inbound = ctx;
+
+    return wd_inbound_send(inbound->fd, fragment, inbound->ifindex);
+}
+
 int
 wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
 {
@@ -233,6 +269,8 @@ wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint
         return wd_inject_outbound(inject, packet, ifindex);
     if (inject->fd_in < 0 && wd_ruleset_inside(inject->rules, open_inbound, inject) < 0)
         return -EOPNOTSUPP;
+    if (packet->ip_len > FRAME_MAX)
+        return cut(packet, FRAME_MAX, receive_fragment, &(struct inbound){inject->fd_in, ifindex});
     return wd_inbound_send(inject->fd_in, packet, ifindex);
 }
 

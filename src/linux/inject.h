@@ -35,7 +35,8 @@ int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *p
 
 /*
  * As if the packet had just arrived on ifindex.  Not for two threads at once.  What is meant for the
- * loopback device goes the outbound way, which ends there.  -EOPNOTSUPP the
+ * loopback device goes the outbound way, which ends there.  IPv6 packets of
+ * more than 65,536 bytes arrive in fragments.  -EOPNOTSUPP the
  * kernel has no tcx; -ENODEV no such interface; -ENETDOWN it (or lo) is down;
  * -EAGAIN as above.
  */
