@@ -23,7 +23,7 @@ void wd_inject_close(struct wd_inject *inject);
 
 /*
  * Sends packet->ip_len bytes outbound.  The kernel routes it by its
- * destination and rewrites the IPv4 header checksum.  ifindex: the interface
+ * addresses and rewrites the IPv4 header checksum.  ifindex: the interface
  * of a link-local or multicast destination, 0: the routing table's.  A packet
  * larger than the MTU leaves in pieces: TCP in segments, all other in fragments.  Not for two threads at once.
  * Never waits: -EAGAIN there is no room in the socket's buffer.

@@ -57,6 +57,7 @@ extern const struct e2e_test e2e_fragment_tests[];
 extern const struct e2e_test e2e_segments_tests[];
 extern const struct e2e_test e2e_shift_tests[];
 extern const struct e2e_test e2e_icmp_tests[];
+extern const struct e2e_test e2e_arrival_tests[];
 extern const struct e2e_test e2e_pieces_tests[];
 
 #define E2E_A4 "10.77.0.1"
