@@ -173,7 +173,7 @@ translated(bool v6, const char *source)
 {
     static uint8_t packet[2 * SIZE], text[SIZE], buf[2 * SIZE];
     const char *here = v6 ? E2E_A6 : E2E_A4, *peer = v6 ? E2E_B6 : E2E_B4;
-    UINT len = e2e_make_udp(packet, here, 4000, peer, PORT, text, SIZE);
+    UINT len = e2e_make_udp(packet, here, 4100, peer, PORT, text, SIZE); /* a connection of its own */
     WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
     int rx = e2e_udp_receiver("b", peer, PORT);
     HANDLE h = e2e_open("false", 0, 0);
