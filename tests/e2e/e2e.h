@@ -57,6 +57,7 @@ extern const struct e2e_test e2e_fragment_tests[];
 extern const struct e2e_test e2e_segments_tests[];
 extern const struct e2e_test e2e_shift_tests[];
 extern const struct e2e_test e2e_icmp_tests[];
+extern const struct e2e_test e2e_sums_tests[];
 extern const struct e2e_test e2e_arrival_tests[];
 extern const struct e2e_test e2e_pieces_tests[];
 
@@ -141,7 +142,9 @@ unsigned e2e_captured(int fd, uint8_t *buf, unsigned ms, e2e_want want, void *ar
 /* A counter of /proc/net/snmp ("Udp", "InCsumErrors"), snmp6 ("Udp6", ...) or netstat ("TcpExt", ...). */
 uint64_t e2e_snmp(const char *ns, const char *group, const char *name);
 void e2e_delete_table(const char *ns);
-uint64_t e2e_nft_counter(const char *ns, const char *name);        /* named counter of table inet t */
+uint64_t e2e_nft_counter(const char *ns, const char *name); /* named counter of table inet t */
+/* Checksums by the device on transmission, aggregates to the device or to the stack, aggregates on receipt. */
+void e2e_offload(const char *ns, const char *ifname, bool tx, bool gso, bool gro);
 void e2e_tx_checksum(const char *ns, const char *ifname, bool on); /* checksum and segmentation offload */
 
 /* ---- leftovers (leftover.c) -------------------------------------------- */
@@ -203,6 +206,8 @@ void e2e_udp_pump(struct e2e_pump *p);
 size_t e2e_size_64(uint32_t i);
 size_t e2e_size_mixed(uint32_t i);        /* 0..65507, mostly small, the extremes among them */
 size_t e2e_size_unfragmented(uint32_t i); /* 0..1400 */
+
+int e2e_tcp_listener(const char *ns, const char *ip, uint16_t port);
 
 struct e2e_tcp {
     const char *client_ns, *server_ns, *server_ip;

@@ -107,15 +107,15 @@ end_start(struct end *e)
     CHECK(pthread_create(&e->thread, NULL, end_thread, e) == 0, "pthread_create");
 }
 
-static int
-listener(const struct e2e_tcp *t, struct sockaddr_storage *addr, socklen_t *len)
+int
+e2e_tcp_listener(const char *ns, const char *ip, uint16_t port)
 {
-    int fd, one = 1;
+    struct sockaddr_storage addr;
+    socklen_t len = e2e_sockaddr(ip, port, &addr);
+    int fd = e2e_socket(ns, addr.ss_family, SOCK_STREAM, 0), one = 1;
 
-    *len = e2e_sockaddr(t->server_ip, t->port, addr);
-    fd = e2e_socket(t->server_ns, addr->ss_family, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    CHECK(bind(fd, (struct sockaddr *)addr, *len) == 0, "bind: %s", strerror(errno));
+    CHECK(bind(fd, (struct sockaddr *)&addr, len) == 0, "bind: %s", strerror(errno));
     CHECK(listen(fd, 128) == 0, "listen: %s", strerror(errno));
     return fd;
 }
@@ -149,7 +149,7 @@ e2e_tcp_run_to(const struct e2e_tcp *t, const char *ip, uint16_t port)
     int lfd;
 
     CHECK(ends, "no memory");
-    lfd = listener(t, &addr, &len);
+    lfd = e2e_tcp_listener(t->server_ns, t->server_ip, t->port);
     len = e2e_sockaddr(ip, port, &addr);
     for (unsigned i = 0; i < t->streams; i++) {
         uint64_t key = (uint64_t)(i + 1) << 32;
