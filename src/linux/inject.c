@@ -6,6 +6,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
@@ -74,7 +75,8 @@ wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *ru
     inject->fd6 = open_family(AF_INET6, tag);
     inject->rules = rules;
     inject->priority = priority;
-    inject->fd_in = -1;
+    inject->fd_in = inject->fd_ct = -1;
+    inject->beginnings = NULL;
     /* One family may be missing from the system; any other failure would cost the handle its packets. */
     error = inject->fd4 < 0 && (inject->fd4 != -EAFNOSUPPORT || inject->fd6 < 0) ? inject->fd4
             : inject->fd6 < 0 && inject->fd6 != -EAFNOSUPPORT                    ? inject->fd6
@@ -96,7 +98,11 @@ wd_inject_close(struct wd_inject *inject)
         close(inject->fd6);
     if (inject->fd_in >= 0)
         close(inject->fd_in);
-    inject->fd4 = inject->fd6 = inject->fd_in = -1;
+    if (inject->fd_ct >= 0)
+        close(inject->fd_ct);
+    free(inject->beginnings);
+    inject->beginnings = NULL;
+    inject->fd4 = inject->fd6 = inject->fd_in = inject->fd_ct = -1;
 }
 
 /* Where a packet goes, and where it says it comes from. */
@@ -318,6 +324,32 @@ wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint
     if (packet->ip_len > FRAME_MAX)
         return cut(packet, FRAME_MAX, receive_fragment, &(struct inbound){inject->fd_in, ifindex});
     return wd_inbound_send(inject->fd_in, packet, ifindex);
+}
+
+void
+wd_inject_note(struct wd_inject *inject, const struct wd_packet *received)
+{
+    if (inject->fd4 >= 0 || inject->fd6 >= 0)
+        wd_beginnings_note(&inject->beginnings, received);
+}
+
+static int
+open_conntrack(void *arg)
+{
+    return wd_conntrack_open(arg);
+}
+
+void
+wd_inject_expect(struct wd_inject *inject, const struct wd_packet *answer, int64_t now)
+{
+    struct wd_tuple tuple;
+
+    if (!wd_beginnings_answered(inject->beginnings, answer, now, &tuple))
+        return;
+    if (inject->fd_ct < 0)
+        wd_ruleset_inside(inject->rules, open_conntrack, &inject->fd_ct);
+    if (inject->fd_ct >= 0)
+        wd_conntrack_enter(inject->fd_ct, &tuple);
 }
 
 void

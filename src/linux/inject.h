@@ -8,13 +8,16 @@
 
 #include "core/error.h"
 #include "core/packet.h"
+#include "linux/conntrack.h"
 #include "linux/ruleset.h"
 
 struct wd_inject {
-    int fd4, fd6;             /* raw sockets; -1 where the family is not available */
-    int fd_in;                /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
-    int16_t priority;         /* of the handle */
-    struct wd_ruleset *rules; /* that the inbound way is attached with */
+    int fd4, fd6;     /* raw sockets; -1 where the family is not available */
+    int fd_in;        /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
+    int fd_ct;        /* ctnetlink, once it was needed */
+    int16_t priority; /* of the handle */
+    struct wd_beginnings *beginnings; /* of connections, that were received; NULL: none */
+    struct wd_ruleset *rules;         /* that the inbound way is attached with */
 };
 
 /* Sockets in the namespace of the ruleset, whose packets carry the tag of this handle priority. */
@@ -41,6 +44,14 @@ int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *p
  * -EAGAIN as above.
  */
 int wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
+
+/*
+ * For a packet that the handle received, and for one that it is about to send
+ * as new: an answer to what it received passes the user's stateful rules
+ * (conntrack.h).
+ */
+void wd_inject_note(struct wd_inject *inject, const struct wd_packet *received);
+void wd_inject_expect(struct wd_inject *inject, const struct wd_packet *answer, int64_t now);
 
 /* After -EAGAIN for that packet: until there is room, or timeout_ms are over. */
 void wd_inject_wait(const struct wd_inject *inject, const struct wd_packet *packet, bool outbound, int timeout_ms);

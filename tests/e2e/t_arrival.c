@@ -5,6 +5,7 @@
  */
 #include "e2e.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -279,6 +280,51 @@ arrival_policy_routing(void)
                         "ip route flush table 99; ip -6 route flush table 99"));
 }
 
+/* A forwarded packet that is sent back to another place is routed there: from a, meant for c, to a again. */
+static bool
+back_to_a(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    struct e2e_view v;
+
+    CHECK(e2e_view(packet, *len, &v), "no packet");
+    if (v.v6)
+        CHECK(inet_pton(AF_INET6, E2E_A6, packet + 24) == 1 && inet_pton(AF_INET6, E2E_C6, packet + 8) == 1, "v6");
+    else
+        CHECK(inet_pton(AF_INET, E2E_A4, packet + 16) == 1 && inet_pton(AF_INET, E2E_C4, packet + 12) == 1, "v4");
+    e2e_fill_sums(packet);
+    addr->Network.IfIdx = *(unsigned *)p->arg;
+    return true;
+}
+
+static void
+forwarded_elsewhere(const char *meant, const char *really, unsigned ifindex)
+{
+    struct e2e_pump pump = {.count = COUNT, .size = e2e_size_unfragmented};
+    struct e2e_passer p = {.batch = 1, .edit = back_to_a, .arg = &ifindex};
+    int stray = e2e_udp_receiver("c", meant, PORT);
+
+    pump.rx = e2e_udp_receiver("a", really, PORT);
+    pump.tx = e2e_udp_sender("a", meant, PORT, 0);
+    p.handle = e2e_open_at(WINDIVERT_LAYER_NETWORK_FORWARD, "udp.DstPort == 5001", 0, 0);
+    e2e_pass_start(&p);
+    e2e_udp_pump(&pump);
+    e2e_pass_stop(&p);
+    CHECK(p.received == COUNT, "received %llu of %u", (unsigned long long)p.received, COUNT);
+    CHECK(e2e_drain(stray) == 0, "the old destination got something");
+    close(pump.rx);
+    close(pump.tx);
+    close(stray);
+}
+
+static void
+arrival_forward_elsewhere(void)
+{
+    e2e_enter("b");
+    forwarded_elsewhere(E2E_C4, E2E_A4, e2e_ifindex("b", "vbc"));
+    forwarded_elsewhere(E2E_C6, E2E_A6, e2e_ifindex("b", "vbc"));
+    forwarded_elsewhere(E2E_C4, E2E_A4, e2e_ifindex("b", "vb"));
+}
+
 /* ---- Not silently -------------------------------------------------------- */
 
 static void
@@ -360,6 +406,7 @@ const struct e2e_test e2e_arrival_tests[] = {
     {"arrival_tracked", arrival_tracked, 0},
     {"arrival_reverse_path", arrival_reverse_path, 0},
     {"arrival_policy_routing", arrival_policy_routing, 0},
+    {"arrival_forward_elsewhere", arrival_forward_elsewhere, 0},
     {"arrival_refused", arrival_refused, 0},
     {"arrival_lo_down", arrival_lo_down, 0},
     {NULL, NULL, 0},
