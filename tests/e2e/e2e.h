@@ -57,6 +57,7 @@ extern const struct e2e_test e2e_fragment_tests[];
 extern const struct e2e_test e2e_segments_tests[];
 extern const struct e2e_test e2e_shift_tests[];
 extern const struct e2e_test e2e_icmp_tests[];
+extern const struct e2e_test e2e_tags_tests[];
 extern const struct e2e_test e2e_refuse_tests[];
 extern const struct e2e_test e2e_sums_tests[];
 extern const struct e2e_test e2e_arrival_tests[];
