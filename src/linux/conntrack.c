@@ -7,12 +7,13 @@
 #include <linux/netfilter/nf_conntrack_tcp.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TABLE 512    /* beginnings that are remembered; a power of 2 */
+#define TABLE 512    /* questions that are remembered; a power of 2 */
 #define TIMEOUT_S 5u /* of an entry; a RST takes it away at once */
 #define FLAGS 13     /* of a TCP header */
 #define TCP_SYN 0x02
@@ -20,44 +21,45 @@
 #define TCP_ACK 0x10
 #define PRESENT "/proc/sys/net/netfilter/nf_conntrack_max"
 
-/* ---- Beginnings ---------------------------------------------------------- */
+/* ---- Questions ----------------------------------------------------------- */
 
-struct beginning {
-    struct wd_tuple tuple;
+struct asked {
+    struct wd_question question;
     int64_t told; /* conntrack, when; 0: not yet */
 };
 
-struct wd_beginnings {
-    struct beginning slot[TABLE]; /* by hash: a later one takes the place of an earlier */
+struct wd_questions {
+    struct asked slot[TABLE]; /* by hash: a later one takes the place of an earlier */
 };
 
-static struct beginning *
-find_slot(struct wd_beginnings *table, const struct wd_tuple *tuple)
+/* Of both kinds of question of a connection. */
+static struct asked *
+find_slot(struct wd_questions *table, const struct wd_question *question)
 {
-    uint64_t hash = 0, word[sizeof(*tuple) / 8];
+    uint32_t word[offsetof(struct wd_question, version) / 4];
+    uint64_t hash = 0;
 
-    memcpy(word, tuple, sizeof(word));
+    memcpy(word, question, sizeof(word));
     for (size_t i = 0; i < sizeof(word) / sizeof(word[0]); i++)
         hash = (hash ^ word[i]) * 0x9e3779b97f4a7c15u;
     return &table->slot[hash >> 32 & (TABLE - 1)];
 }
-_Static_assert(sizeof(struct wd_tuple) % 8 == 0, "hashed by words");
 
 /* False: no ports are there. */
 static bool
-tuple_of(const struct wd_packet *packet, bool reversed, struct wd_tuple *ret_tuple)
+question_of(const struct wd_packet *packet, bool reversed, struct wd_question *ret_question)
 {
     uint32_t len = packet->version == 4 ? 4 : 16, at = packet->version == 4 ? 12 : 8;
-    struct wd_tuple tuple = {.version = packet->version, .protocol = packet->protocol};
+    struct wd_question question = {.version = packet->version, .protocol = packet->protocol};
     const uint8_t *l4 = packet->data + packet->l4_off;
 
     if (packet->l4 != WD_L4_TCP && packet->l4 != WD_L4_UDP)
         return false;
-    memcpy(reversed ? tuple.to : tuple.from, packet->data + at, len);
-    memcpy(reversed ? tuple.from : tuple.to, packet->data + at + len, len);
-    memcpy(reversed ? tuple.to_port : tuple.from_port, l4, 2);
-    memcpy(reversed ? tuple.from_port : tuple.to_port, l4 + 2, 2);
-    *ret_tuple = tuple;
+    memcpy(reversed ? question.to : question.from, packet->data + at, len);
+    memcpy(reversed ? question.from : question.to, packet->data + at + len, len);
+    memcpy(reversed ? question.to_port : question.from_port, l4, 2);
+    memcpy(reversed ? question.from_port : question.to_port, l4 + 2, 2);
+    *ret_question = question;
     return true;
 }
 
@@ -68,22 +70,22 @@ tcp_flags(const struct wd_packet *packet)
 }
 
 void
-wd_beginnings_note(struct wd_beginnings **table, const struct wd_packet *packet)
+wd_questions_note(struct wd_questions **table, const struct wd_packet *packet, bool tracked)
 {
-    struct beginning *slot;
-    struct wd_tuple tuple;
+    bool begins = packet->l4 == WD_L4_UDP || (packet->l4 == WD_L4_TCP && tcp_flags(packet) == TCP_SYN);
+    struct wd_question question;
+    struct asked *slot;
 
-    if (packet->l4 == WD_L4_TCP && tcp_flags(packet) != TCP_SYN)
+    if ((tracked && !begins) || !question_of(packet, false, &question))
         return;
-    if (!tuple_of(packet, false, &tuple))
-        return;
+    question.begins = begins;
     if (!*table)
         *table = calloc(1, sizeof(**table));
     if (!*table)
         return;
-    slot = find_slot(*table, &tuple);
-    if (memcmp(&slot->tuple, &tuple, sizeof(tuple)) != 0)
-        *slot = (struct beginning){.tuple = tuple};
+    slot = find_slot(*table, &question);
+    if (memcmp(&slot->question, &question, sizeof(question)) != 0)
+        *slot = (struct asked){.question = question};
 }
 
 /* An ICMP or ICMPv6 error, which ends what it quotes. */
@@ -98,34 +100,45 @@ is_error(const struct wd_packet *packet)
 }
 
 static bool
-answered_tuple(const struct wd_packet *packet, struct wd_tuple *ret_tuple)
+question_to(const struct wd_packet *answer, struct wd_question *ret_question)
 {
     struct wd_packet quoted;
+
+    if (!is_error(answer))
+        return question_of(answer, true, ret_question);
+    return wd_packet_parse(answer->data + answer->data_off, wd_packet_data_len(answer), &quoted) &&
+           question_of(&quoted, false, ret_question);
+}
+
+/* What the other end of a connection that begins may say first. */
+static bool
+may_follow(const struct wd_packet *answer, const struct wd_question *question)
+{
     uint8_t flags;
 
-    if (is_error(packet))
-        return wd_packet_parse(packet->data + packet->data_off, wd_packet_data_len(packet), &quoted) &&
-               tuple_of(&quoted, false, ret_tuple);
-    flags = packet->l4 == WD_L4_TCP ? tcp_flags(packet) : 0;
-    if (packet->l4 == WD_L4_TCP && !(flags & TCP_RST) && flags != (TCP_SYN | TCP_ACK))
-        return false;
-    return tuple_of(packet, true, ret_tuple);
+    if (!question->begins || answer->l4 != WD_L4_TCP)
+        return true;
+    flags = tcp_flags(answer);
+    return flags & TCP_RST || flags == (TCP_SYN | TCP_ACK);
 }
 
 bool
-wd_beginnings_answered(struct wd_beginnings *table, const struct wd_packet *packet, int64_t now,
-                       struct wd_tuple *ret_tuple)
+wd_questions_answered(struct wd_questions *table, const struct wd_packet *packet, int64_t now,
+                      struct wd_question *ret_question)
 {
-    struct beginning *slot;
-    struct wd_tuple tuple;
+    struct wd_question question;
+    struct asked *slot;
 
-    if (!table || !answered_tuple(packet, &tuple))
+    if (!table || !question_to(packet, &question))
         return false;
-    slot = find_slot(table, &tuple);
-    if (memcmp(&slot->tuple, &tuple, sizeof(tuple)) != 0 || (slot->told && now - slot->told < WD_BEGINNINGS_AGAIN))
+    slot = find_slot(table, &question);
+    question.begins = slot->question.begins;
+    if (memcmp(&slot->question, &question, sizeof(question)) != 0 || !may_follow(packet, &question))
+        return false;
+    if (slot->told && now - slot->told < WD_QUESTIONS_AGAIN)
         return false;
     slot->told = now;
-    *ret_tuple = tuple;
+    *ret_question = question;
     return true;
 }
 
@@ -154,39 +167,40 @@ wd_conntrack_open(int *ret_fd)
 }
 
 static void
-put_address(struct nlmsghdr *nlh, const struct wd_tuple *tuple, bool source, const uint8_t *address)
+put_address(struct nlmsghdr *nlh, const struct wd_question *question, bool source, const uint8_t *address)
 {
-    if (tuple->version == 4)
+    if (question->version == 4)
         mnl_attr_put(nlh, source ? CTA_IP_V4_SRC : CTA_IP_V4_DST, 4, address);
     else
         mnl_attr_put(nlh, source ? CTA_IP_V6_SRC : CTA_IP_V6_DST, 16, address);
 }
 
 static void
-put_tuple(struct nlmsghdr *nlh, const struct wd_tuple *tuple, uint16_t attr, bool reply)
+put_tuple(struct nlmsghdr *nlh, const struct wd_question *question, uint16_t attr, bool reply)
 {
     struct nlattr *outer = mnl_attr_nest_start(nlh, attr), *inner = mnl_attr_nest_start(nlh, CTA_TUPLE_IP);
 
-    put_address(nlh, tuple, true, reply ? tuple->to : tuple->from);
-    put_address(nlh, tuple, false, reply ? tuple->from : tuple->to);
+    put_address(nlh, question, true, reply ? question->to : question->from);
+    put_address(nlh, question, false, reply ? question->from : question->to);
     mnl_attr_nest_end(nlh, inner);
     inner = mnl_attr_nest_start(nlh, CTA_TUPLE_PROTO);
-    mnl_attr_put_u8(nlh, CTA_PROTO_NUM, tuple->protocol);
-    mnl_attr_put(nlh, CTA_PROTO_SRC_PORT, 2, reply ? tuple->to_port : tuple->from_port);
-    mnl_attr_put(nlh, CTA_PROTO_DST_PORT, 2, reply ? tuple->from_port : tuple->to_port);
+    mnl_attr_put_u8(nlh, CTA_PROTO_NUM, question->protocol);
+    mnl_attr_put(nlh, CTA_PROTO_SRC_PORT, 2, reply ? question->to_port : question->from_port);
+    mnl_attr_put(nlh, CTA_PROTO_DST_PORT, 2, reply ? question->from_port : question->to_port);
     mnl_attr_nest_end(nlh, inner);
     mnl_attr_nest_end(nlh, outer);
 }
 
-/* A SYN was seen; the answer's sequence numbers, which conntrack cannot judge, are let pass. */
+/* Sequence numbers that conntrack cannot judge are let pass. */
 static void
-put_tcp_state(struct nlmsghdr *nlh)
+put_tcp(struct nlmsghdr *nlh, bool begins)
 {
     const struct nf_ct_tcp_flags liberal = {IP_CT_TCP_FLAG_BE_LIBERAL, IP_CT_TCP_FLAG_BE_LIBERAL};
     struct nlattr *outer = mnl_attr_nest_start(nlh, CTA_PROTOINFO), *inner;
 
     inner = mnl_attr_nest_start(nlh, CTA_PROTOINFO_TCP);
-    mnl_attr_put_u8(nlh, CTA_PROTOINFO_TCP_STATE, TCP_CONNTRACK_SYN_SENT);
+    if (begins)
+        mnl_attr_put_u8(nlh, CTA_PROTOINFO_TCP_STATE, TCP_CONNTRACK_SYN_SENT);
     mnl_attr_put(nlh, CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, sizeof(liberal), &liberal);
     mnl_attr_put(nlh, CTA_PROTOINFO_TCP_FLAGS_REPLY, sizeof(liberal), &liberal);
     mnl_attr_nest_end(nlh, inner);
@@ -194,23 +208,25 @@ put_tcp_state(struct nlmsghdr *nlh)
 }
 
 void
-wd_conntrack_enter(int fd, const struct wd_tuple *tuple)
+wd_conntrack_tell(int fd, const struct wd_question *question)
 {
     _Alignas(struct nlmsghdr) char buf[512];
     struct nlmsghdr *nlh = mnl_nlmsg_put_header(buf);
     struct nfgenmsg *nfg;
 
     nlh->nlmsg_type = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_NEW;
-    nlh->nlmsg_flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL;
+    nlh->nlmsg_flags = NLM_F_REQUEST | (question->begins ? NLM_F_CREATE | NLM_F_EXCL : 0);
     nfg = mnl_nlmsg_put_extra_header(nlh, sizeof(*nfg));
-    nfg->nfgen_family = tuple->version == 4 ? AF_INET : AF_INET6;
+    nfg->nfgen_family = question->version == 4 ? AF_INET : AF_INET6;
     nfg->version = NFNETLINK_V0;
-    put_tuple(nlh, tuple, CTA_TUPLE_ORIG, false);
-    put_tuple(nlh, tuple, CTA_TUPLE_REPLY, true);
-    mnl_attr_put_u32(nlh, CTA_TIMEOUT, htonl(TIMEOUT_S));
-    if (tuple->protocol == IPPROTO_TCP)
-        put_tcp_state(nlh);
-    /* The kernel is done when the call returns.  A refusal (there is an entry) is as good, but has to be read. */
+    put_tuple(nlh, question, CTA_TUPLE_ORIG, false);
+    if (question->begins) {
+        put_tuple(nlh, question, CTA_TUPLE_REPLY, true);
+        mnl_attr_put_u32(nlh, CTA_TIMEOUT, htonl(TIMEOUT_S));
+    }
+    if (question->protocol == IPPROTO_TCP)
+        put_tcp(nlh, question->begins);
+    /* The kernel is done when the call returns.  A refusal (known, not known) is as good, but has to be read. */
     if (send(fd, buf, nlh->nlmsg_len, MSG_DONTWAIT) > 0)
         while (recv(fd, buf, sizeof(buf), MSG_DONTWAIT) > 0)
             ;

@@ -76,7 +76,7 @@ wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *ru
     inject->rules = rules;
     inject->priority = priority;
     inject->fd_in = inject->fd_ct = -1;
-    inject->beginnings = NULL;
+    inject->questions = NULL;
     /* One family may be missing from the system; any other failure would cost the handle its packets. */
     error = inject->fd4 < 0 && (inject->fd4 != -EAFNOSUPPORT || inject->fd6 < 0) ? inject->fd4
             : inject->fd6 < 0 && inject->fd6 != -EAFNOSUPPORT                    ? inject->fd6
@@ -100,8 +100,8 @@ wd_inject_close(struct wd_inject *inject)
         close(inject->fd_in);
     if (inject->fd_ct >= 0)
         close(inject->fd_ct);
-    free(inject->beginnings);
-    inject->beginnings = NULL;
+    free(inject->questions);
+    inject->questions = NULL;
     inject->fd4 = inject->fd6 = inject->fd_in = inject->fd_ct = -1;
 }
 
@@ -327,10 +327,10 @@ wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint
 }
 
 void
-wd_inject_note(struct wd_inject *inject, const struct wd_packet *received)
+wd_inject_note(struct wd_inject *inject, const struct wd_packet *received, bool tracked)
 {
     if (inject->fd4 >= 0 || inject->fd6 >= 0)
-        wd_beginnings_note(&inject->beginnings, received);
+        wd_questions_note(&inject->questions, received, tracked);
 }
 
 static int
@@ -342,14 +342,14 @@ open_conntrack(void *arg)
 void
 wd_inject_expect(struct wd_inject *inject, const struct wd_packet *answer, int64_t now)
 {
-    struct wd_tuple tuple;
+    struct wd_question question;
 
-    if (!wd_beginnings_answered(inject->beginnings, answer, now, &tuple))
+    if (!wd_questions_answered(inject->questions, answer, now, &question))
         return;
     if (inject->fd_ct < 0)
         wd_ruleset_inside(inject->rules, open_conntrack, &inject->fd_ct);
     if (inject->fd_ct >= 0)
-        wd_conntrack_enter(inject->fd_ct, &tuple);
+        wd_conntrack_tell(inject->fd_ct, &question);
 }
 
 void

@@ -16,8 +16,8 @@ struct wd_inject {
     int fd_in;        /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
     int fd_ct;        /* ctnetlink, once it was needed */
     int16_t priority; /* of the handle */
-    struct wd_beginnings *beginnings; /* of connections, that were received; NULL: none */
-    struct wd_ruleset *rules;         /* that the inbound way is attached with */
+    struct wd_questions *questions; /* what was received, as far as answers need it; NULL: nothing */
+    struct wd_ruleset *rules;       /* that the inbound way is attached with */
 };
 
 /* Sockets in the namespace of the ruleset, whose packets carry the tag of this handle priority. */
@@ -50,7 +50,7 @@ int wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, 
  * as new: an answer to what it received passes the user's stateful rules
  * (conntrack.h).
  */
-void wd_inject_note(struct wd_inject *inject, const struct wd_packet *received);
+void wd_inject_note(struct wd_inject *inject, const struct wd_packet *received, bool tracked);
 void wd_inject_expect(struct wd_inject *inject, const struct wd_packet *answer, int64_t now);
 
 /* After -EAGAIN for that packet: until there is room, or timeout_ms are over. */

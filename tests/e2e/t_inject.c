@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
 /* New packets into the inbound path: who accepts them, who sees them, what is refused. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -160,6 +161,90 @@ inject_in_reset(void)
     close(fd);
 }
 
+/* A connection of the test's own, of a client in a with a server in b. */
+static void
+connect_pair(bool v6, int *ret_client, int *ret_server)
+{
+    const char *peer = v6 ? E2E_B6 : E2E_B4;
+    int listener = e2e_tcp_listener("b", peer, PORT);
+    struct sockaddr_storage to;
+    socklen_t to_len = e2e_sockaddr(peer, PORT, &to);
+
+    *ret_client = e2e_socket("a", to.ss_family, SOCK_STREAM, 0);
+    CHECK(connect(*ret_client, (struct sockaddr *)&to, to_len) == 0, "connect: %s", strerror(errno));
+    *ret_server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    CHECK(*ret_server >= 0, "accept: %s", strerror(errno));
+    close(listener);
+}
+
+/* Makes of a request the response with a FIN that ends the connection; returns its length. */
+static UINT
+make_response(uint8_t *packet, const char *text, unsigned text_len)
+{
+    struct e2e_view v;
+    uint32_t seq, ack;
+    uint8_t *tcp;
+    UINT len;
+
+    CHECK(e2e_view(packet, E2E_PACKET_MAX, &v), "no packet");
+    tcp = packet + v.transport;
+    memcpy(&seq, tcp + 4, 4);
+    memcpy(&ack, tcp + 8, 4);
+    seq = htonl(ntohl(seq) + v.end - v.payload);
+    e2e_swap_ends(packet);
+    memcpy(tcp + 4, &ack, 4);
+    memcpy(tcp + 8, &seq, 4);
+    tcp[12] = 5 << 4;
+    tcp[13] = 0x19; /* ACK, PSH, FIN */
+    memcpy(tcp + 20, text, text_len);
+    len = v.transport + 20 + text_len;
+    packet[v.v6 ? 4 : 2] = 0;
+    packet[v.v6 ? 5 : 3] = (uint8_t)(len - (v.v6 ? 40 : 0));
+    e2e_fill_sums(packet);
+    return len;
+}
+
+/* A client's request does not get out; the program's page comes in, behind a stateful firewall too. */
+static void
+response(bool v6)
+{
+    static const char page[] = "this page is blocked";
+    static uint8_t buf[E2E_PACKET_MAX];
+    WINDIVERT_ADDRESS addr;
+    int client, server;
+    HANDLE h;
+    UINT len;
+
+    connect_pair(v6, &client, &server);
+    h = e2e_open("outbound and tcp.DstPort == 5001 and tcp.PayloadLength > 0", 0, 0);
+    CHECK(e2e_send(client, 64, 1), "send");
+    e2e_recv_packet(h, buf, &addr);
+    len = make_response(buf, page, sizeof(page));
+    addr.Outbound = 0;
+    e2e_send_packet(h, buf, len, &addr);
+    CHECK(e2e_receive(client, buf, sizeof(buf), 1000) == sizeof(page) && memcmp(buf, page, sizeof(page)) == 0,
+          "the page did not come");
+    CHECK(e2e_receive(client, buf, sizeof(buf), 1000) == 0, "the connection did not end");
+    CHECK(recv(server, buf, sizeof(buf), MSG_DONTWAIT) < 0, "the request got out");
+    CHECK_API(WinDivertClose(h));
+    close(client);
+    close(server);
+}
+
+static void
+inject_in_response(void)
+{
+    response(false);
+    response(true);
+    e2e_set_table("a",
+                  "chain i { type filter hook input priority 0; policy drop; ct state established,related accept; "
+                  "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; }; "
+                  "chain o { type filter hook output priority 0; ct state invalid drop; }; ");
+    response(false);
+    response(true);
+    e2e_delete_table("a");
+}
+
 const struct e2e_test e2e_inject_tests[] = {
     {"inject_in4", inject_in4, 0},
     {"inject_in6", inject_in6, 0},
@@ -167,5 +252,6 @@ const struct e2e_test e2e_inject_tests[] = {
     {"inject_in_late", inject_in_late, 0},
     {"inject_in_refused", inject_in_refused, 0},
     {"inject_in_reset", inject_in_reset, 0},
+    {"inject_in_response", inject_in_response, 0},
     {NULL, NULL, 0},
 };

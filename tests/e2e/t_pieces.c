@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <poll.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -256,6 +257,43 @@ pieces_forbidden_returned(void)
     e2e_marker(tx, rx);
 }
 
+static bool
+is_type(const uint8_t *packet, unsigned len, void *arg)
+{
+    struct e2e_view v;
+
+    return e2e_view(packet, len, &v) && v.proto == IPPROTO_ICMPV6 && packet[v.transport] == *(uint8_t *)arg;
+}
+
+/* A router fragments nothing over IPv6: it tells the sender, of new packets too; as it does when no hop is left. */
+static void
+pieces_forbidden_forward6(void)
+{
+    static uint8_t packet[2048], text[1400], buf[E2E_PACKET_MAX];
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(true, "b", "vb");
+    UINT len = e2e_make_udp(packet, E2E_A6, 4000, E2E_C6, PORT, text, sizeof(text)), seen;
+    uint8_t too_big = 2, exceeded = 3;
+    int capture = e2e_capture("a", "va");
+    HANDLE h;
+
+    e2e_enter("b");
+    free(e2e_shell("b", "ip link set vbc mtu 1280"));
+    h = e2e_open_at(WINDIVERT_LAYER_NETWORK_FORWARD, "false", 0, 0);
+    addr.Layer = WINDIVERT_LAYER_NETWORK_FORWARD;
+    e2e_send_packet(h, packet, len, &addr);
+    seen = e2e_captured(capture, buf, 2000, is_type, &too_big);
+    CHECK(seen > 48 && buf[46] == 1280 >> 8 && buf[47] == (1280 & 0xff), "no answer with the MTU");
+    packet[7] = 1;
+    addr.Impostor = 1;
+    CHECK_ERROR(WinDivertSend(h, packet, len, NULL, &addr), ERROR_HOST_UNREACHABLE);
+    addr.Impostor = 0;
+    packet[7] = 0; /* as it would leave */
+    e2e_send_packet(h, packet, len, &addr);
+    CHECK(e2e_captured(capture, buf, 2000, is_type, &exceeded), "no answer when no hop is left");
+    free(e2e_shell("b", "ip link set vbc mtu 1500"));
+    CHECK_API(WinDivertClose(h));
+}
+
 const struct e2e_test e2e_pieces_tests[] = {
     {"pieces_out", pieces_out, 0},
     {"pieces_in", pieces_in, 0},
@@ -263,6 +301,7 @@ const struct e2e_test e2e_pieces_tests[] = {
     {"pieces_with_conntrack", pieces_with_conntrack, 60},
     {"pieces_translated_as_one", pieces_translated_as_one, 0},
     {"pieces_forbidden_out", pieces_forbidden_out, 0},
+    {"pieces_forbidden_forward6", pieces_forbidden_forward6, 0},
     {"pieces_forbidden_returned", pieces_forbidden_returned, 0},
     {NULL, NULL, 0},
 };

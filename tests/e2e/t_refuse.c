@@ -6,6 +6,7 @@
  */
 #include "e2e.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdio.h>
@@ -14,9 +15,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define PORT 5001
+#define PORT 5011
 #define CLIENT_PORT 4321
-#define NEW_FILTER "(tcp.Syn and not tcp.Ack and tcp.DstPort == 5001) or udp.DstPort == 5001"
+#define NEW_FILTER "(tcp.Syn and not tcp.Ack and tcp.DstPort == 5011) or udp.DstPort == 5011"
 #define SOON_MS 900 /* before a SYN is repeated */
 
 static const char *const here[] = {E2E_A4, E2E_A6}, *const peer[] = {E2E_B4, E2E_B6};
@@ -25,11 +26,12 @@ static const char *const here[] = {E2E_A4, E2E_A6}, *const peer[] = {E2E_B4, E2E
 static void
 firewall(const char *ns, const char *hook)
 {
-    char body[256];
+    char body[512];
 
     snprintf(body, sizeof(body),
              "counter dropped { }; chain f { type filter hook %s priority 0; ct state established,related accept; "
-             "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; counter name dropped drop; }; ",
+             "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; "
+             "th sport 5011 counter name dropped drop; th dport 5011 counter name dropped drop; drop; }; ",
              hook);
     e2e_set_table(ns, body);
 }
@@ -58,13 +60,18 @@ expect_error(int fd, short events, int want)
     close(fd);
 }
 
-/* Entries of conntrack with our port. */
+/* Entries of conntrack with the socket's port. */
 static unsigned
-entries(const char *ns)
+entries(const char *ns, int fd)
 {
-    char *out = e2e_shell(ns, "grep -c dport=%u /proc/net/nf_conntrack || true", PORT);
-    unsigned n = (unsigned)atoi(out);
+    struct sockaddr_in6 own; /* the port is where IPv4 has it */
+    socklen_t len = sizeof(own);
+    char *out;
+    unsigned n;
 
+    CHECK(getsockname(fd, (struct sockaddr *)&own, &len) == 0, "getsockname: %s", strerror(errno));
+    out = e2e_shell(ns, "grep -c sport=%u /proc/net/nf_conntrack || true", ntohs(own.sin6_port));
+    n = (unsigned)atoi(out);
     free(out);
     return n;
 }
@@ -93,8 +100,8 @@ refuse_outgoing(void)
         int fd = connecting("a", peer[v6]);
 
         refuse(h, e2e_ifindex("a", "va"));
+        CHECK(entries("a", fd) == 0, "an entry of conntrack is left");
         expect_error(fd, POLLOUT, ECONNREFUSED);
-        CHECK(entries("a") == 0, "an entry of conntrack is left");
         CHECK_API(WinDivertClose(h));
     }
     CHECK(e2e_nft_counter("a", "dropped") == 0, "the firewall dropped something");

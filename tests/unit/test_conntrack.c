@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
-/* Which packets begin a connection, and which answer one of those. */
+/* Which packets are questions, and which answer one of those. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -54,32 +54,32 @@ make_error(uint8_t *ip, bool v6, uint8_t type, const uint8_t *quoted, uint32_t l
 }
 
 static void
-note(struct wd_beginnings **table, const uint8_t *ip, uint32_t len)
+note(struct wd_questions **table, const uint8_t *ip, uint32_t len, bool tracked)
 {
     struct wd_packet packet;
 
     assert_true(wd_packet_parse(ip, len, &packet));
-    wd_beginnings_note(table, &packet);
+    wd_questions_note(table, &packet, tracked);
 }
 
 static bool
-answers(struct wd_beginnings *table, const uint8_t *ip, uint32_t len, int64_t now, struct wd_tuple *ret_tuple)
+answers(struct wd_questions *table, const uint8_t *ip, uint32_t len, int64_t now, struct wd_question *ret_question)
 {
     struct wd_packet packet;
 
     assert_true(wd_packet_parse(ip, len, &packet));
-    return wd_beginnings_answered(table, &packet, now, ret_tuple);
+    return wd_questions_answered(table, &packet, now, ret_question);
 }
 
 static void
-check_tuple(const struct wd_tuple *tuple, bool v6, uint8_t protocol, uint8_t from, uint8_t to)
+check_question(const struct wd_question *question, bool v6, uint8_t protocol, uint8_t from, uint8_t to)
 {
-    assert_int_equal(tuple->version, v6 ? 6 : 4);
-    assert_int_equal(tuple->protocol, protocol);
-    assert_int_equal(tuple->from[v6 ? 15 : 3], from);
-    assert_int_equal(tuple->to[v6 ? 15 : 3], to);
-    assert_int_equal(tuple->from_port[1], from);
-    assert_int_equal(tuple->to_port[1], to);
+    assert_int_equal(question->version, v6 ? 6 : 4);
+    assert_int_equal(question->protocol, protocol);
+    assert_int_equal(question->from[v6 ? 15 : 3], from);
+    assert_int_equal(question->to[v6 ? 15 : 3], to);
+    assert_int_equal(question->from_port[1], from);
+    assert_int_equal(question->to_port[1], to);
 }
 
 /* Flags of the answer, and whether it is one. */
@@ -94,63 +94,87 @@ tcp(void **state)
     (void)state;
     for (unsigned i = 0; i < 2 * sizeof(rows) / sizeof(*rows); i++) {
         const struct row *row = &rows[i / 2];
-        struct wd_beginnings *table = NULL;
-        struct wd_tuple tuple;
+        struct wd_questions *table = NULL;
+        struct wd_question question;
         uint8_t ip[128];
         bool v6 = i % 2;
 
-        note(&table, ip, make(ip, v6, TCP, 1, 2, SYN));
+        note(&table, ip, make(ip, v6, TCP, 1, 2, SYN), true);
         assert_non_null(table);
-        assert_false(answers(table, ip, make(ip, v6, TCP, 1, 2, row->flags), LATER, &tuple)); /* not reversed */
-        assert_false(answers(table, ip, make(ip, v6, TCP, 2, 3, row->flags), LATER, &tuple));
-        assert_false(answers(table, ip, make(ip, !v6, TCP, 2, 1, row->flags), LATER, &tuple));
-        assert_int_equal(answers(table, ip, make(ip, v6, TCP, 2, 1, row->flags), LATER, &tuple), row->answer);
+        assert_false(answers(table, ip, make(ip, v6, TCP, 1, 2, row->flags), LATER, &question)); /* not reversed */
+        assert_false(answers(table, ip, make(ip, v6, TCP, 2, 3, row->flags), LATER, &question));
+        assert_false(answers(table, ip, make(ip, !v6, TCP, 2, 1, row->flags), LATER, &question));
+        assert_int_equal(answers(table, ip, make(ip, v6, TCP, 2, 1, row->flags), LATER, &question), row->answer);
         if (row->answer)
-            check_tuple(&tuple, v6, TCP, 1, 2);
+            check_question(&question, v6, TCP, 1, 2);
+        if (row->answer)
+            assert_true(question.begins);
         free(table);
     }
 }
 
-/* A packet of a connection that was let pass begins none. */
+/* What conntrack has seen of a connection needs nothing, and what has no ports neither. */
 static void
-not_a_beginning(void **state)
+not_asked(void **state)
 {
     static const uint8_t flags[] = {ACK, SYN | ACK, RST, 0, SYN | RST};
-    struct wd_beginnings *table = NULL;
+    struct wd_questions *table = NULL;
     uint8_t ip[128];
 
     (void)state;
     for (unsigned i = 0; i < sizeof(flags); i++)
-        note(&table, ip, make(ip, false, TCP, 1, 2, flags[i]));
-    note(&table, ip, make(ip, false, 132, 1, 2, 0));
+        note(&table, ip, make(ip, false, TCP, 1, 2, flags[i]), true);
+    note(&table, ip, make(ip, false, 132, 1, 2, 0), false);
     assert_null(table);
+}
+
+/* What it has not seen is answered by any TCP packet the other way. */
+static void
+amid(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 2 * sizeof(rows) / sizeof(*rows); i++) {
+        struct wd_questions *table = NULL;
+        struct wd_question question;
+        uint8_t ip[128];
+        bool v6 = i % 2;
+
+        note(&table, ip, make(ip, v6, TCP, 1, 2, SYN), false);
+        note(&table, ip, make(ip, v6, TCP, 1, 2, ACK), false);
+        assert_false(answers(table, ip, make(ip, v6, TCP, 1, 2, ACK), LATER, &question));
+        assert_true(answers(table, ip, make(ip, v6, TCP, 2, 1, rows[i / 2].flags), LATER, &question));
+        check_question(&question, v6, TCP, 1, 2);
+        assert_false(question.begins);
+        assert_false(answers(table, ip, make(ip, v6, TCP, 2, 1, ACK), LATER + 1, &question));
+        free(table);
+    }
 }
 
 static void
 no_table(void **state)
 {
-    struct wd_tuple tuple;
+    struct wd_question question;
     uint8_t ip[128];
 
     (void)state;
-    assert_false(answers(NULL, ip, make(ip, false, UDP, 2, 1, 0), LATER, &tuple));
+    assert_false(answers(NULL, ip, make(ip, false, UDP, 2, 1, 0), LATER, &question));
 }
 
 /* Conntrack is told once in a while, however often it is answered or begun. */
 static void
 again(void **state)
 {
-    struct wd_beginnings *table = NULL;
-    struct wd_tuple tuple;
+    struct wd_questions *table = NULL;
+    struct wd_question question;
     uint8_t ip[128];
 
     (void)state;
-    note(&table, ip, make(ip, true, UDP, 1, 2, 0));
-    assert_true(answers(table, ip, make(ip, true, UDP, 2, 1, 0), LATER, &tuple));
-    check_tuple(&tuple, true, UDP, 1, 2);
-    note(&table, ip, make(ip, true, UDP, 1, 2, 0));
-    assert_false(answers(table, ip, make(ip, true, UDP, 2, 1, 0), LATER + WD_BEGINNINGS_AGAIN - 1, &tuple));
-    assert_true(answers(table, ip, make(ip, true, UDP, 2, 1, 0), LATER + WD_BEGINNINGS_AGAIN, &tuple));
+    note(&table, ip, make(ip, true, UDP, 1, 2, 0), true);
+    assert_true(answers(table, ip, make(ip, true, UDP, 2, 1, 0), LATER, &question));
+    check_question(&question, true, UDP, 1, 2);
+    note(&table, ip, make(ip, true, UDP, 1, 2, 0), true);
+    assert_false(answers(table, ip, make(ip, true, UDP, 2, 1, 0), LATER + WD_QUESTIONS_AGAIN - 1, &question));
+    assert_true(answers(table, ip, make(ip, true, UDP, 2, 1, 0), LATER + WD_QUESTIONS_AGAIN, &question));
     free(table);
 }
 
@@ -160,16 +184,17 @@ quoted(void **state)
     (void)state;
     for (unsigned i = 0; i < 4; i++) {
         uint8_t protocol = i & 2 ? TCP : UDP, ip[128], error[256];
-        struct wd_beginnings *table = NULL;
-        struct wd_tuple tuple;
+        struct wd_questions *table = NULL;
+        struct wd_question question;
         bool v6 = i & 1;
         uint32_t len = make(ip, v6, protocol, 1, 2, SYN);
 
-        note(&table, ip, len);
-        assert_false(answers(table, error, make_error(error, v6, v6 ? 128 : 8, ip, len), LATER, &tuple)); /* echo */
-        assert_false(answers(table, error, make_error(error, v6, v6 ? 1 : 3, ip, 12), LATER, &tuple));    /* cut */
-        assert_true(answers(table, error, make_error(error, v6, v6 ? 1 : 3, ip, len), LATER, &tuple));
-        check_tuple(&tuple, v6, protocol, 1, 2);
+        note(&table, ip, len, false);
+        assert_false(
+            answers(table, error, make_error(error, v6, v6 ? 128 : 8, ip, len), LATER, &question));       /* echo */
+        assert_false(answers(table, error, make_error(error, v6, v6 ? 1 : 3, ip, 12), LATER, &question)); /* cut */
+        assert_true(answers(table, error, make_error(error, v6, v6 ? 1 : 3, ip, len), LATER, &question));
+        check_question(&question, v6, protocol, 1, 2);
         free(table);
     }
 }
@@ -178,8 +203,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(tcp),   cmocka_unit_test(not_a_beginning), cmocka_unit_test(no_table),
-        cmocka_unit_test(again), cmocka_unit_test(quoted),
+        cmocka_unit_test(tcp),      cmocka_unit_test(not_asked), cmocka_unit_test(amid),
+        cmocka_unit_test(no_table), cmocka_unit_test(again),     cmocka_unit_test(quoted),
     };
 
     return cmocka_run_group_tests_name("conntrack", tests, NULL, NULL);
