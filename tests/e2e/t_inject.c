@@ -204,12 +204,30 @@ make_response(uint8_t *packet, const char *text, unsigned text_len)
     return len;
 }
 
-/* A client's request does not get out; the program's page comes in, behind a stateful firewall too. */
+/* Makes of a request the RST that ends the connection at the server; returns its length. */
+static UINT
+make_end(uint8_t *packet)
+{
+    struct e2e_view v;
+
+    CHECK(e2e_view(packet, E2E_PACKET_MAX, &v), "no packet");
+    packet[v.transport + 12] = 5 << 4;
+    packet[v.transport + 13] = 0x14; /* ACK, RST */
+    packet[v.v6 ? 4 : 2] = 0;
+    packet[v.v6 ? 5 : 3] = v.v6 ? 20 : 40;
+    e2e_fill_sums(packet);
+    return v.transport + 20;
+}
+
+/*
+ * A client's request does not get out, but perhaps a reset in its place; the
+ * program's page comes in, behind a stateful firewall too.
+ */
 static void
-response(bool v6)
+response(bool v6, bool reset)
 {
     static const char page[] = "this page is blocked";
-    static uint8_t buf[E2E_PACKET_MAX];
+    static uint8_t buf[E2E_PACKET_MAX], end[E2E_PACKET_MAX];
     WINDIVERT_ADDRESS addr;
     int client, server;
     HANDLE h;
@@ -218,14 +236,18 @@ response(bool v6)
     connect_pair(v6, &client, &server);
     h = e2e_open("outbound and tcp.DstPort == 5001 and tcp.PayloadLength > 0", 0, 0);
     CHECK(e2e_send(client, 64, 1), "send");
-    e2e_recv_packet(h, buf, &addr);
+    len = e2e_recv_packet(h, buf, &addr);
+    memcpy(end, buf, len);
+    if (reset)
+        e2e_send_packet(h, end, make_end(end), &addr);
     len = make_response(buf, page, sizeof(page));
     addr.Outbound = 0;
     e2e_send_packet(h, buf, len, &addr);
     CHECK(e2e_receive(client, buf, sizeof(buf), 1000) == sizeof(page) && memcmp(buf, page, sizeof(page)) == 0,
           "the page did not come");
     CHECK(e2e_receive(client, buf, sizeof(buf), 1000) == 0, "the connection did not end");
-    CHECK(recv(server, buf, sizeof(buf), MSG_DONTWAIT) < 0, "the request got out");
+    CHECK(recv(server, buf, sizeof(buf), MSG_DONTWAIT) < 0 && errno == (reset ? ECONNRESET : EAGAIN),
+          "the server sees error %d", errno);
     CHECK_API(WinDivertClose(h));
     close(client);
     close(server);
@@ -234,14 +256,14 @@ response(bool v6)
 static void
 inject_in_response(void)
 {
-    response(false);
-    response(true);
+    for (unsigned i = 0; i < 4; i++)
+        response(i & 1, i & 2);
     e2e_set_table("a",
                   "chain i { type filter hook input priority 0; policy drop; ct state established,related accept; "
                   "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; }; "
                   "chain o { type filter hook output priority 0; ct state invalid drop; }; ");
-    response(false);
-    response(true);
+    for (unsigned i = 0; i < 4; i++)
+        response(i & 1, i & 2);
     e2e_delete_table("a");
 }
 
