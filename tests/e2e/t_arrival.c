@@ -361,6 +361,7 @@ refused_out(bool v6)
     HANDLE h = e2e_open("false", 0, 0);
 
     refuse(h, src, v6 ? "fd55::1" : "10.55.0.1", &addr, ERROR_NETWORK_UNREACHABLE);
+    refuse(h, src, v6 ? "fd91::2" : "10.91.0.2", &addr, ERROR_NETWORK_UNREACHABLE); /* behind down0 */
     addr.Network.IfIdx = e2e_ifindex("a", "down0");
     refuse(h, src, group, &addr, ERROR_NETWORK_UNREACHABLE);
     addr.Network.IfIdx = 4242;
