@@ -141,6 +141,7 @@ void e2e_set_table(const char *ns, const char *body); /* adds to table inet t; n
 int e2e_capture(const char *ns, const char *ifname);
 typedef bool (*e2e_want)(const uint8_t *packet, unsigned len, void *arg);
 unsigned e2e_captured(int fd, uint8_t *buf, unsigned ms, e2e_want want, void *arg);
+bool e2e_is_udp_to(const uint8_t *packet, unsigned len, void *port); /* uint16_t: to that port */
 /* A counter of /proc/net/snmp ("Udp", "InCsumErrors"), snmp6 ("Udp6", ...) or netstat ("TcpExt", ...). */
 uint64_t e2e_snmp(const char *ns, const char *group, const char *name);
 void e2e_delete_table(const char *ns);
@@ -210,6 +211,12 @@ size_t e2e_size_mixed(uint32_t i);        /* 0..65507, mostly small, the extreme
 size_t e2e_size_unfragmented(uint32_t i); /* 0..1400 */
 
 int e2e_tcp_listener(const char *ns, const char *ip, uint16_t port);
+/* A client whose SYN is under way. */
+int e2e_connecting(const char *ns, const char *ip, uint16_t port);
+/* Waits for the events, which bring this SO_ERROR; closes the socket. */
+void e2e_expect_error(int fd, short events, unsigned ms, int want);
+/* A connection from a client in ns. */
+void e2e_tcp_pair(int listener, const char *ns, const char *ip, uint16_t port, int *ret_client, int *ret_server);
 
 struct e2e_tcp {
     const char *client_ns, *server_ns, *server_ip;

@@ -16,21 +16,11 @@
 #define PORT 5001
 #define COUNT 100
 
-struct wanted {
-    uint16_t dport;
-    uint8_t ttl; /* of the packet found */
-};
-
-static bool
-is_to_port(const uint8_t *packet, unsigned len, void *arg)
+/* Hop limit of the packet. */
+static unsigned
+hops(const uint8_t *packet)
 {
-    struct wanted *w = arg;
-    struct e2e_view v;
-
-    if (!e2e_view(packet, len, &v) || v.proto != IPPROTO_UDP || v.dport != w->dport)
-        return false;
-    w->ttl = v.ttl;
-    return true;
+    return packet[*packet >> 4 == 6 ? 7 : 8];
 }
 
 static UINT
@@ -106,17 +96,17 @@ counted_in(bool v6)
     int rx = e2e_udp_receiver("a", here, PORT), capture = e2e_capture("a", "va"), on_lo = e2e_capture("a", "lo");
     HANDLE h = e2e_open("udp.DstPort == 5001", 0, 0);
     static uint8_t buf[E2E_PACKET_MAX];
-    struct wanted want = {.dport = PORT};
+    uint16_t port = PORT;
 
     count_at("a", hooks, "iifname va udp dport 5001");
     inject(h, peer, here, &addr, COUNT);
     expect_arrived(rx, COUNT);
     expect_counted("a", hooks, COUNT);
     for (unsigned i = 0; i < COUNT; i++)
-        CHECK(e2e_captured(capture, buf, 1000, is_to_port, &want), "%u of %u captured on the interface", i, COUNT);
-    CHECK(!e2e_captured(capture, buf, 10, is_to_port, &want), "captured more than once");
-    CHECK(!e2e_captured(on_lo, buf, 10, is_to_port, &want), "seen on lo");
-    CHECK(want.ttl == 64, "hop limit %u", want.ttl);
+        CHECK(e2e_captured(capture, buf, 1000, e2e_is_udp_to, &port) && hops(buf) == 64,
+              "%u of %u captured on the interface as they were", i, COUNT);
+    CHECK(!e2e_captured(capture, buf, 10, e2e_is_udp_to, &port), "captured more than once");
+    CHECK(!e2e_captured(on_lo, buf, 10, e2e_is_udp_to, &port), "seen on lo");
     CHECK_API(WinDivertClose(h));
     close(rx);
     close(capture);
@@ -162,7 +152,7 @@ counted_forward(bool v6)
     WINDIVERT_ADDRESS addr = e2e_new_inbound(v6, "b", "vb");
     int rx = e2e_udp_receiver("c", to, PORT), capture = e2e_capture("c", "vc");
     static uint8_t buf[E2E_PACKET_MAX];
-    struct wanted want = {.dport = PORT};
+    uint16_t port = PORT;
     HANDLE h;
 
     e2e_enter("b");
@@ -172,7 +162,7 @@ counted_forward(bool v6)
     inject(h, from, to, &addr, COUNT);
     expect_arrived(rx, COUNT);
     expect_counted("b", hooks, COUNT);
-    CHECK(e2e_captured(capture, buf, 1000, is_to_port, &want) && want.ttl == 64, "hop limit %u", want.ttl);
+    CHECK(e2e_captured(capture, buf, 1000, e2e_is_udp_to, &port) && hops(buf) == 64, "hop limit %u", hops(buf));
     CHECK_API(WinDivertClose(h));
     close(rx);
     close(capture);
@@ -251,16 +241,16 @@ routed_by_source(bool v6, const char *to, const char *by_va, const char *by_vc)
     WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
     int on_a = e2e_capture("a", "va"), on_c = e2e_capture("c", "vc");
     static uint8_t buf[E2E_PACKET_MAX];
-    struct wanted want = {.dport = PORT};
+    uint16_t port = PORT;
     HANDLE h;
 
     e2e_enter("b");
     h = e2e_open("false", 0, 0);
     inject(h, by_va, to, &addr, 1);
-    CHECK(e2e_captured(on_a, buf, 1000, is_to_port, &want), "from %s: not on the main route", by_va);
+    CHECK(e2e_captured(on_a, buf, 1000, e2e_is_udp_to, &port), "from %s: not on the main route", by_va);
     inject(h, by_vc, to, &addr, 1);
-    CHECK(e2e_captured(on_c, buf, 1000, is_to_port, &want), "from %s: not on the route of its source", by_vc);
-    CHECK(!e2e_captured(on_a, buf, 20, is_to_port, &want), "on the main route as well");
+    CHECK(e2e_captured(on_c, buf, 1000, e2e_is_udp_to, &port), "from %s: not on the route of its source", by_vc);
+    CHECK(!e2e_captured(on_a, buf, 20, e2e_is_udp_to, &port), "on the main route as well");
     CHECK_API(WinDivertClose(h));
     close(on_a);
     close(on_c);

@@ -10,6 +10,7 @@
 
 #define PORT 5001
 #define PATIENCE_MS 3000
+#define SOON_MS 900 /* before a SYN is repeated */
 
 struct family {
     const char *here, *peer;
@@ -108,18 +109,6 @@ icmp_echo_forward(void)
     }
 }
 
-static int
-socket_error(int fd, short events)
-{
-    struct pollfd p = {.fd = fd, .events = events};
-    int error = 0;
-    socklen_t len = sizeof(error);
-
-    CHECK(poll(&p, 1, 900) == 1, "the socket still waits");
-    CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0, "SO_ERROR: %s", strerror(errno));
-    return error;
-}
-
 /* The message that quotes what the handle received, from its destination; in by the same interface. */
 static void
 send_unreachable(const struct family *f, HANDLE h, const uint8_t *quoted, UINT quoted_len, uint8_t code)
@@ -138,17 +127,15 @@ icmp_unreachable_udp(void)
         const struct family *f = &families[i];
         static uint8_t buf[E2E_PACKET_MAX];
         HANDLE h = e2e_open("outbound and udp.DstPort == 5001", 0, 0);
-        int tx = e2e_udp_sender("a", f->peer, PORT, 0), error;
+        int tx = e2e_udp_sender("a", f->peer, PORT, 0);
         WINDIVERT_ADDRESS addr;
         UINT len;
 
         CHECK(e2e_send(tx, 64, 1), "send");
         len = e2e_recv_packet(h, buf, &addr);
         send_unreachable(f, h, buf, len, f->port_code);
-        error = socket_error(tx, POLLIN);
-        CHECK(error == ECONNREFUSED, "error %d (%s)", error, strerror(error));
+        e2e_expect_error(tx, POLLIN, SOON_MS, ECONNREFUSED);
         CHECK_API(WinDivertClose(h));
-        close(tx);
     }
 }
 
@@ -157,19 +144,13 @@ tcp_unreachable(const struct family *f, uint8_t code, int want)
 {
     static uint8_t buf[E2E_PACKET_MAX];
     HANDLE h = e2e_open("outbound and tcp.DstPort == 5001", 0, 0);
-    int fd = e2e_socket("a", f->family, SOCK_STREAM | SOCK_NONBLOCK, 0), error;
-    struct sockaddr_storage to;
-    socklen_t to_len = e2e_sockaddr(f->peer, PORT, &to);
+    int fd = e2e_connecting("a", f->peer, PORT);
     WINDIVERT_ADDRESS addr;
-    UINT len;
+    UINT len = e2e_recv_packet(h, buf, &addr);
 
-    CHECK(connect(fd, (struct sockaddr *)&to, to_len) < 0 && errno == EINPROGRESS, "connect: error %d", errno);
-    len = e2e_recv_packet(h, buf, &addr);
     send_unreachable(f, h, buf, len, code);
-    error = socket_error(fd, POLLOUT);
-    CHECK(error == want, "error %d (%s), not %d", error, strerror(error), want);
+    e2e_expect_error(fd, POLLOUT, SOON_MS, want);
     CHECK_API(WinDivertClose(h));
-    close(fd);
 }
 
 static void

@@ -141,40 +141,17 @@ inject_in_refused(void)
 static void
 inject_in_reset(void)
 {
-    struct sockaddr_storage to;
-    socklen_t to_len = e2e_sockaddr(E2E_B4, PORT, &to);
-    int fd = e2e_socket("a", AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), error = 0;
-    socklen_t error_len = sizeof(error);
     HANDLE h = e2e_open("outbound and tcp.Syn and tcp.DstPort == 5001", 0, 0);
-    struct pollfd p = {.fd = fd, .events = POLLOUT};
+    int fd = e2e_connecting("a", E2E_B4, PORT);
     WINDIVERT_ADDRESS addr;
     uint8_t buf[2048];
 
-    CHECK(connect(fd, (struct sockaddr *)&to, to_len) < 0 && errno == EINPROGRESS, "connect: error %d", errno);
     e2e_recv_packet(h, buf, &addr);
     addr.Outbound = 0;
     addr.Network.IfIdx = e2e_ifindex("a", "va");
     e2e_send_packet(h, buf, e2e_make_reset(buf), &addr);
-    CHECK(poll(&p, 1, 900) == 1, "the connection was not refused before the SYN is repeated");
-    CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_len) == 0 && error == ECONNREFUSED, "error %d", error);
+    e2e_expect_error(fd, POLLOUT, 900, ECONNREFUSED); /* before the SYN is repeated */
     CHECK_API(WinDivertClose(h));
-    close(fd);
-}
-
-/* A connection of the test's own, of a client in a with a server in b. */
-static void
-connect_pair(bool v6, int *ret_client, int *ret_server)
-{
-    const char *peer = v6 ? E2E_B6 : E2E_B4;
-    int listener = e2e_tcp_listener("b", peer, PORT);
-    struct sockaddr_storage to;
-    socklen_t to_len = e2e_sockaddr(peer, PORT, &to);
-
-    *ret_client = e2e_socket("a", to.ss_family, SOCK_STREAM, 0);
-    CHECK(connect(*ret_client, (struct sockaddr *)&to, to_len) == 0, "connect: %s", strerror(errno));
-    *ret_server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-    CHECK(*ret_server >= 0, "accept: %s", strerror(errno));
-    close(listener);
 }
 
 /* Makes of a request the response with a FIN that ends the connection; returns its length. */
@@ -227,13 +204,15 @@ static void
 response(bool v6, bool reset)
 {
     static const char page[] = "this page is blocked";
+    const char *peer = v6 ? E2E_B6 : E2E_B4;
+    int listener = e2e_tcp_listener("b", peer, PORT);
     static uint8_t buf[E2E_PACKET_MAX], end[E2E_PACKET_MAX];
     WINDIVERT_ADDRESS addr;
     int client, server;
     HANDLE h;
     UINT len;
 
-    connect_pair(v6, &client, &server);
+    e2e_tcp_pair(listener, "a", peer, PORT, &client, &server);
     h = e2e_open("outbound and tcp.DstPort == 5001 and tcp.PayloadLength > 0", 0, 0);
     CHECK(e2e_send(client, 64, 1), "send");
     len = e2e_recv_packet(h, buf, &addr);
@@ -251,6 +230,7 @@ response(bool v6, bool reset)
     CHECK_API(WinDivertClose(h));
     close(client);
     close(server);
+    close(listener);
 }
 
 static void

@@ -36,30 +36,6 @@ firewall(const char *ns, const char *hook)
     e2e_set_table(ns, body);
 }
 
-static int
-connecting(const char *ns, const char *ip)
-{
-    struct sockaddr_storage to;
-    socklen_t len = e2e_sockaddr(ip, PORT, &to);
-    int fd = e2e_socket(ns, to.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
-
-    CHECK(connect(fd, (struct sockaddr *)&to, len) < 0 && errno == EINPROGRESS, "connect: %s", strerror(errno));
-    return fd;
-}
-
-static void
-expect_error(int fd, short events, int want)
-{
-    struct pollfd p = {.fd = fd, .events = events};
-    int error = 0;
-    socklen_t len = sizeof(error);
-
-    CHECK(poll(&p, 1, SOON_MS) == 1, "the socket still waits");
-    CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == want, "error %d (%s), not %d", error,
-          strerror(error), want);
-    close(fd);
-}
-
 /* Entries of conntrack with the socket's port. */
 static unsigned
 entries(const char *ns, int fd)
@@ -97,11 +73,11 @@ refuse_outgoing(void)
     firewall("a", "input");
     for (unsigned v6 = 0; v6 < 2; v6++) {
         HANDLE h = e2e_open("outbound and (" NEW_FILTER ")", 0, 0);
-        int fd = connecting("a", peer[v6]);
+        int fd = e2e_connecting("a", peer[v6], PORT);
 
         refuse(h, e2e_ifindex("a", "va"));
         CHECK(entries("a", fd) == 0, "an entry of conntrack is left");
-        expect_error(fd, POLLOUT, ECONNREFUSED);
+        e2e_expect_error(fd, POLLOUT, SOON_MS, ECONNREFUSED);
         CHECK_API(WinDivertClose(h));
     }
     CHECK(e2e_nft_counter("a", "dropped") == 0, "the firewall dropped something");
@@ -118,12 +94,12 @@ refuse_late(void)
     int fd;
 
     firewall("a", "input");
-    fd = connecting("a", E2E_B4);
+    fd = e2e_connecting("a", E2E_B4, PORT);
     e2e_recv_packet(h, buf, &addr);
     WAIT_UNTIL(e2e_stats(h).NotReturned == 1, 3000, "it was not dropped");
     addr.Outbound = 0;
     e2e_send_packet(h, buf, e2e_make_reset(buf), &addr);
-    expect_error(fd, POLLOUT, ECONNREFUSED);
+    e2e_expect_error(fd, POLLOUT, SOON_MS, ECONNREFUSED);
     CHECK_API(WinDivertClose(h));
     e2e_delete_table("a");
 }
@@ -136,10 +112,10 @@ refuse_loopback(void)
     firewall("a", "input");
     for (unsigned v6 = 0; v6 < 2; v6++) {
         HANDLE h = e2e_open(NEW_FILTER, 0, 0);
-        int fd = connecting("a", self[v6]);
+        int fd = e2e_connecting("a", self[v6], PORT);
 
         refuse(h, 0);
-        expect_error(fd, POLLOUT, ECONNREFUSED);
+        e2e_expect_error(fd, POLLOUT, SOON_MS, ECONNREFUSED);
         CHECK_API(WinDivertClose(h));
     }
     e2e_delete_table("a");
@@ -155,9 +131,9 @@ refuse_incoming(void)
         int listener = e2e_tcp_listener("b", peer[v6], PORT), fd;
         HANDLE h = e2e_open("inbound and (" NEW_FILTER ")", 0, 0);
 
-        fd = connecting("a", peer[v6]);
+        fd = e2e_connecting("a", peer[v6], PORT);
         refuse(h, 0);
-        expect_error(fd, POLLOUT, ECONNREFUSED);
+        e2e_expect_error(fd, POLLOUT, SOON_MS, ECONNREFUSED);
         CHECK_API(WinDivertClose(h));
         close(listener);
     }
@@ -173,10 +149,10 @@ refuse_forwarded(void)
     e2e_enter("b");
     for (unsigned v6 = 0; v6 < 2; v6++) {
         HANDLE h = e2e_open_at(WINDIVERT_LAYER_NETWORK_FORWARD, NEW_FILTER, 0, 0);
-        int fd = connecting("a", behind[v6]);
+        int fd = e2e_connecting("a", behind[v6], PORT);
 
         refuse(h, e2e_ifindex("b", "vbc"));
-        expect_error(fd, POLLOUT, ECONNREFUSED);
+        e2e_expect_error(fd, POLLOUT, SOON_MS, ECONNREFUSED);
         CHECK_API(WinDivertClose(h));
     }
     e2e_delete_table("b");
@@ -201,14 +177,14 @@ refuse_by_icmp(void)
     firewall("a", "input");
     for (unsigned v6 = 0; v6 < 2; v6++) {
         HANDLE h = e2e_open("outbound and (" NEW_FILTER ")", 0, 0);
-        int tcp = connecting("a", peer[v6]), udp;
+        int tcp = e2e_connecting("a", peer[v6], PORT), udp;
 
         unreachable(h, v6);
-        expect_error(tcp, POLLOUT, ECONNREFUSED);
+        e2e_expect_error(tcp, POLLOUT, SOON_MS, ECONNREFUSED);
         udp = e2e_udp_sender("a", peer[v6], PORT, 0);
         CHECK(e2e_send(udp, 64, 1), "send");
         unreachable(h, v6);
-        expect_error(udp, POLLIN, ECONNREFUSED);
+        e2e_expect_error(udp, POLLIN, SOON_MS, ECONNREFUSED);
         CHECK_API(WinDivertClose(h));
     }
     CHECK(e2e_nft_counter("a", "dropped") == 0, "the firewall dropped something");
@@ -288,10 +264,10 @@ refuse_then_connect(void)
         if (i)
             break;
         refuse(h, e2e_ifindex("a", "va"));
-        expect_error(fd, POLLOUT, ECONNREFUSED);
+        e2e_expect_error(fd, POLLOUT, SOON_MS, ECONNREFUSED);
         CHECK_API(WinDivertClose(h));
     }
-    expect_error(fd, POLLOUT, 0);
+    e2e_expect_error(fd, POLLOUT, SOON_MS, 0);
     close(listener);
     e2e_delete_table("a");
 }

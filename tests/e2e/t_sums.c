@@ -34,13 +34,7 @@ struct variant {
 static void
 connect_tcp(struct flow *f)
 {
-    struct sockaddr_storage to;
-    socklen_t len = e2e_sockaddr(f->v6 ? E2E_B6 : E2E_B4, PORT, &to);
-
-    f->tx = e2e_socket("a", to.ss_family, SOCK_STREAM, 0);
-    CHECK(connect(f->tx, (struct sockaddr *)&to, len) == 0, "connect: %s", strerror(errno));
-    f->rx = accept4(f->listener, NULL, NULL, SOCK_CLOEXEC);
-    CHECK(f->rx >= 0, "accept: %s", strerror(errno));
+    e2e_tcp_pair(f->listener, "a", f->v6 ? E2E_B6 : E2E_B4, PORT, &f->tx, &f->rx);
 }
 
 /* With a reset, so that nothing is repeated. */

@@ -154,14 +154,6 @@ tags_changed(void)
 
 /* ---- New packets --------------------------------------------------------- */
 
-static bool
-is_to_port(const uint8_t *packet, unsigned len, void *arg)
-{
-    struct e2e_view v;
-
-    return e2e_view(packet, len, &v) && v.proto == IPPROTO_UDP && v.dport == *(uint16_t *)arg;
-}
-
 static UINT
 make(uint8_t *packet, const char *from, const char *to)
 {
@@ -188,7 +180,7 @@ expect_same(int capture, const uint8_t *packet, unsigned len)
     static uint8_t seen[E2E_PACKET_MAX];
     uint16_t port = PORT;
 
-    CHECK(e2e_captured(capture, seen, 2000, is_to_port, &port) == len, "not captured whole");
+    CHECK(e2e_captured(capture, seen, 2000, e2e_is_udp_to, &port) == len, "not captured whole");
     for (unsigned i = 0; i < len; i++)
         CHECK(seen[i] == packet[i], "byte %u is %02x, not %02x", i, seen[i], packet[i]);
 }
@@ -285,8 +277,8 @@ tags_class(void)
     int capture;
 
     free(e2e_shell("a", "tc qdisc add dev va root handle 1: htb default 10; "
-                        "tc class add dev va parent 1: classid 1:10 htb rate 1gbit; "
-                        "tc class add dev va parent 1: classid 1:20 htb rate 1gbit"));
+                        "tc class add dev va parent 1: classid 1:10 htb rate 1gbit quantum 1500; "
+                        "tc class add dev va parent 1: classid 1:20 htb rate 1gbit quantum 1500"));
     pump.tx = special_socket(false);
     pump.rx = e2e_udp_receiver("b", E2E_B4, PORT);
     p.handle = e2e_open("udp.DstPort == 5001", 0, 0);
@@ -298,7 +290,7 @@ tags_class(void)
     for (unsigned i = 0; i < COUNT; i++)
         e2e_send_packet(p.handle, packet, len, &addr);
     for (unsigned i = 0; i < COUNT; i++)
-        CHECK(e2e_captured(capture, packet, 1000, is_to_port, &port), "%u of %u came", i, COUNT);
+        CHECK(e2e_captured(capture, packet, 1000, e2e_is_udp_to, &port), "%u of %u came", i, COUNT);
     CHECK(sent_in_class("1:20") == COUNT && sent_in_class("1:10") == COUNT, "new packets: %u in the default class",
           sent_in_class("1:10"));
     e2e_pass_stop(&p);

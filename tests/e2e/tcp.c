@@ -120,6 +120,42 @@ e2e_tcp_listener(const char *ns, const char *ip, uint16_t port)
     return fd;
 }
 
+int
+e2e_connecting(const char *ns, const char *ip, uint16_t port)
+{
+    struct sockaddr_storage to;
+    socklen_t len = e2e_sockaddr(ip, port, &to);
+    int fd = e2e_socket(ns, to.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+    CHECK(connect(fd, (struct sockaddr *)&to, len) < 0 && errno == EINPROGRESS, "connect: %s", strerror(errno));
+    return fd;
+}
+
+void
+e2e_expect_error(int fd, short events, unsigned ms, int want)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+    int error = 0;
+    socklen_t len = sizeof(error);
+
+    CHECK(poll(&p, 1, (int)ms) == 1, "the socket still waits");
+    CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == want, "error %d (%s), not %d", error,
+          strerror(error), want);
+    close(fd);
+}
+
+void
+e2e_tcp_pair(int listener, const char *ns, const char *ip, uint16_t port, int *ret_client, int *ret_server)
+{
+    struct sockaddr_storage to;
+    socklen_t len = e2e_sockaddr(ip, port, &to);
+
+    *ret_client = e2e_socket(ns, to.ss_family, SOCK_STREAM, 0);
+    CHECK(connect(*ret_client, (struct sockaddr *)&to, len) == 0, "connect: %s", strerror(errno));
+    *ret_server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    CHECK(*ret_server >= 0, "accept: %s", strerror(errno));
+}
+
 static void
 connect_stream(const struct e2e_tcp *t, int lfd, struct sockaddr_storage *addr, socklen_t len, struct end ends[2])
 {

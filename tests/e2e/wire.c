@@ -43,6 +43,14 @@ e2e_captured(int fd, uint8_t *buf, unsigned ms, e2e_want want, void *arg)
     return 0;
 }
 
+bool
+e2e_is_udp_to(const uint8_t *packet, unsigned len, void *port)
+{
+    struct e2e_view v;
+
+    return e2e_view(packet, len, &v) && v.proto == IPPROTO_UDP && v.dport == *(uint16_t *)port;
+}
+
 /* The file as text, of a namespace. */
 static void
 read_proc(const char *ns, const char *path, char *text, size_t room)
