@@ -265,6 +265,26 @@ drop_unread(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
     wd_queue_give_up(queue, slot);
 }
 
+/*
+ * Datagrams that were sent, or came in, as one (UDP_SEGMENT): the program is
+ * given each, as no program could know where one ends, and neither the kernel
+ * nor a receiver what to make of them changed or as a new packet.
+ */
+static bool
+is_datagrams(const struct wd_nfq_packet *nfq)
+{
+    struct wd_packet packet;
+
+    return nfq->gso && wd_packet_parse(nfq->payload, nfq->cap_len, &packet) && packet.l4 == WD_L4_UDP;
+}
+
+static void
+split(struct wd_queue *queue, const struct wd_nfq_packet *nfq)
+{
+    wd_nfq_batch_split(&queue->nfq, &queue->batch, nfq->id);
+    send_if_full(queue);
+}
+
 static void
 take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int index, int64_t now)
 {
@@ -331,7 +351,10 @@ take_messages(struct wd_queue *queue, int count, uint32_t seq)
     for (int i = 0; i < count; i++) {
         switch (wd_nfq_parse(queue->iov[i].iov_base, queue->msgs[i].msg_len, &packet, &ack)) {
         case WD_NFQ_PACKET:
-            take_packet(queue, &packet, (unsigned int)i, now);
+            if (is_datagrams(&packet))
+                split(queue, &packet);
+            else
+                take_packet(queue, &packet, (unsigned int)i, now);
             break;
         case WD_NFQ_ACK:
             take_ack(queue, &ack);

@@ -7,10 +7,15 @@
 #include "e2e.h"
 
 #include <errno.h>
+#include <netinet/udp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#ifndef UDP_SEGMENT
+#define UDP_SEGMENT 103
+#endif
 
 #define PORT 5001
 #define SIZE 64
@@ -283,11 +288,92 @@ sums_bulk_new(void)
     bulk_everywhere(true, 2 << 20);
 }
 
+/* ---- UDP aggregates ------------------------------------------------------ */
+
+#define SEGMENT 500
+#define SEGMENTS 5 /* the last is shorter */
+#define AGGREGATE (SEGMENT * SEGMENTS - 100)
+
+struct udp_edit {
+    bool change, new;
+};
+
+static bool
+edit_aggregate(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    struct udp_edit *e = p->arg;
+    struct e2e_view v;
+
+    CHECK(e2e_view(packet, *len, &v), "no packet");
+    CHECK(v.end - v.payload == SEGMENT || v.end - v.payload == SEGMENT - 100, "a datagram of %u bytes",
+          v.end - v.payload);
+    for (unsigned i = v.payload; e->change && i < v.end; i++)
+        packet[i] ^= 0x5a;
+    if (e->change)
+        CHECK_API(WinDivertHelperCalcChecksums(packet, *len, addr, 0));
+    if (e->new)
+        memset(addr->Reserved3 + sizeof(addr->Network), 0, sizeof(addr->Reserved3) - sizeof(addr->Network));
+    return true;
+}
+
+/*
+ * What an application sends in one piece for the kernel to cut (UDP_SEGMENT) comes
+ * to the handle, and arrives, in its datagrams.
+ */
+static void
+udp_aggregate(const char *ns, bool v6, struct udp_edit e)
+{
+    const char *ip = v6 ? E2E_B6 : E2E_B4;
+    int tx = e2e_udp_sender("a", ip, PORT, 0), rx = e2e_udp_receiver("b", ip, PORT), size = SEGMENT;
+    struct e2e_passer p = {.batch = 1, .edit = edit_aggregate, .arg = &e};
+    uint8_t want[AGGREGATE], got[2 * AGGREGATE];
+
+    CHECK(setsockopt(tx, SOL_UDP, UDP_SEGMENT, &size, sizeof(size)) == 0, "UDP_SEGMENT: %s", strerror(errno));
+    e2e_enter(ns);
+    p.handle = e2e_open("udp.DstPort == 5001", 0, 0);
+    e2e_pass_start(&p);
+    for (uint32_t n = 0; n < 20; n++) {
+        CHECK(e2e_send(tx, AGGREGATE, n), "send: %s", strerror(errno));
+        e2e_datagram(want, AGGREGATE, n);
+        for (unsigned i = 0; e.change && i < AGGREGATE; i++)
+            want[i] ^= 0x5a;
+        for (unsigned i = 0; i < SEGMENTS; i++) {
+            ssize_t len = e2e_receive(rx, got, sizeof(got), 1000);
+
+            CHECK(len == (i < SEGMENTS - 1 ? SEGMENT : SEGMENT - 100),
+                  "in %s, IPv%u, change %u, new %u: piece %u has %zd bytes", ns, v6 ? 6 : 4, e.change, e.new, i, len);
+            CHECK(memcmp(got, want + i * SEGMENT, (size_t)len) == 0, "piece %u: other bytes", i);
+        }
+    }
+    e2e_pass_stop(&p);
+    CHECK(p.received == 20 * SEGMENTS, "%llu packets, not %u", (unsigned long long)p.received, 20 * SEGMENTS);
+    close(tx);
+    close(rx);
+}
+
+static void
+sums_udp_aggregates(void)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        udp_aggregate(i & 1 ? "a" : "b", i & 2, (struct udp_edit){0});
+        udp_aggregate(i & 1 ? "a" : "b", i & 2, (struct udp_edit){.change = true});
+    }
+}
+
+static void
+sums_udp_aggregates_new(void)
+{
+    for (unsigned i = 0; i < 4; i++)
+        udp_aggregate(i & 1 ? "a" : "b", i & 2, (struct udp_edit){.new = true});
+}
+
 const struct e2e_test e2e_sums_tests[] = {
     {"sums_udp_out", sums_udp_out, 0},
     {"sums_udp_in", sums_udp_in, 0},
     {"sums_tcp_out", sums_tcp_out, 0},
     {"sums_tcp_in", sums_tcp_in, 0},
+    {"sums_udp_aggregates", sums_udp_aggregates, 0},
+    {"sums_udp_aggregates_new", sums_udp_aggregates_new, 0},
     {"sums_bulk_returned", sums_bulk_returned, 60},
     {"sums_bulk_new", sums_bulk_new, 60},
     {NULL, NULL, 0},
