@@ -315,6 +315,111 @@ arrival_forward_elsewhere(void)
     forwarded_elsewhere(E2E_C4, E2E_A4, e2e_ifindex("b", "vb"));
 }
 
+/* ---- Devices and addresses of other kinds -------------------------------- */
+
+/* A device x0 with addresses of its own, made by a command, takes packets in as one with hardware addresses does. */
+static void
+on_device(const char *make_it)
+{
+    static const char *const here[] = {"10.92.0.1", "fd92::1"}, *const peer[] = {"10.92.0.2", "fd92::2"};
+    HANDLE h, below;
+
+    free(e2e_shell("a",
+                   "%s && ip addr add 10.92.0.1/24 dev x0 && ip addr add fd92::1/64 dev x0 nodad && "
+                   "ip link set x0 up",
+                   make_it));
+    h = e2e_open("udp", 1, WINDIVERT_FLAG_SEND_ONLY);
+    below = e2e_open("inbound and udp.DstPort == 5001", 0, 0);
+    for (unsigned v6 = 0; v6 < 2; v6++) {
+        int rx = e2e_udp_receiver("a", here[v6], PORT);
+        WINDIVERT_ADDRESS addr = e2e_new_inbound(v6, "a", "x0"), seen;
+        static uint8_t buf[E2E_PACKET_MAX];
+
+        for (unsigned i = 0; i < COUNT; i++) {
+            UINT len;
+
+            inject(h, peer[v6], here[v6], &addr, 1);
+            len = e2e_recv_packet(below, buf, &seen);
+            CHECK(seen.Network.IfIdx == addr.Network.IfIdx, "seen on interface %u", seen.Network.IfIdx);
+            e2e_send_packet(below, buf, len, &seen);
+        }
+        expect_arrived(rx, COUNT);
+        close(rx);
+    }
+    CHECK_API(WinDivertClose(h));
+    CHECK_API(WinDivertClose(below));
+    free(e2e_shell("a", "ip link del x0; ip link del p0 2>/dev/null || true"));
+}
+
+static void
+arrival_tun(void)
+{
+    on_device("ip tuntap add dev x0 mode tun");
+}
+
+static void
+arrival_bridge(void)
+{
+    on_device("ip link add x0 type bridge");
+}
+
+static void
+arrival_macvlan(void)
+{
+    on_device("ip link add p0 type veth peer name p1 && ip link set p0 up && ip link set p1 up && "
+              "ip link add link p0 name x0 type macvlan");
+}
+
+static void
+join(int fd, const char *group4, const char *group6, unsigned ifindex)
+{
+    struct ip_mreqn m4 = {.imr_ifindex = (int)ifindex};
+    struct ipv6_mreq m6 = {.ipv6mr_interface = ifindex};
+
+    if (group4) {
+        inet_pton(AF_INET, group4, &m4.imr_multiaddr);
+        CHECK(setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &m4, sizeof(m4)) == 0, "join: %s", strerror(errno));
+    } else {
+        inet_pton(AF_INET6, group6, &m6.ipv6mr_multiaddr);
+        CHECK(setsockopt(fd, IPPROTO_IPV6, IPV6_JOIN_GROUP, &m6, sizeof(m6)) == 0, "join: %s", strerror(errno));
+    }
+}
+
+/* To a group, to everybody on the link, and between addresses of the link: out by the interface of the address. */
+static void
+arrival_multicast(void)
+{
+    static const struct {
+        const char *from, *to, *any;
+    } cases[] = {
+        {E2E_A4, "224.0.0.77", "0.0.0.0"},  {E2E_A4, "239.1.2.3", "0.0.0.0"}, {E2E_A4, "255.255.255.255", "0.0.0.0"},
+        {E2E_A4, "10.77.0.255", "0.0.0.0"}, {E2E_A6, "ff02::77", "::"},       {"fe80::a", "ff02::77", "::"},
+        {"fe80::a", "fe80::b", "::"},
+    };
+
+    free(e2e_shell("a", "ip addr add fe80::a/64 dev va nodad && ip addr add 10.77.0.1/24 brd + dev va 2>/dev/null; "
+                        "ip neigh replace fe80::b dev va lladdr 02:77:00:00:00:02 nud permanent"));
+    free(e2e_shell("b", "ip addr add fe80::b/64 dev vb nodad; ip addr del 10.77.0.2/24 dev vb; "
+                        "ip addr add 10.77.0.2/24 brd + dev vb; "
+                        "ip neigh replace 10.77.0.1 dev vb lladdr 02:77:00:00:00:01 nud permanent"));
+    for (unsigned i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        bool v6 = strchr(cases[i].from, ':');
+        int rx = e2e_udp_receiver("b", cases[i].any, PORT);
+        WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
+        HANDLE h = e2e_open("false", 0, 0);
+
+        addr.Network.IfIdx = e2e_ifindex("a", "va");
+        if (!strncmp(cases[i].to, "224", 3) || !strncmp(cases[i].to, "239", 3) || !strncmp(cases[i].to, "ff", 2))
+            join(rx, v6 ? NULL : cases[i].to, cases[i].to, e2e_ifindex("b", "vb"));
+        inject(h, cases[i].from, cases[i].to, &addr, 1);
+        expect_arrived(rx, 1);
+        CHECK_API(WinDivertClose(h));
+        close(rx);
+    }
+    free(e2e_shell("a", "ip addr del fe80::a/64 dev va"));
+    free(e2e_shell("b", "ip addr del fe80::b/64 dev vb"));
+}
+
 /* ---- Not silently -------------------------------------------------------- */
 
 static void
@@ -398,6 +503,10 @@ const struct e2e_test e2e_arrival_tests[] = {
     {"arrival_reverse_path", arrival_reverse_path, 0},
     {"arrival_policy_routing", arrival_policy_routing, 0},
     {"arrival_forward_elsewhere", arrival_forward_elsewhere, 0},
+    {"arrival_tun", arrival_tun, 0},
+    {"arrival_bridge", arrival_bridge, 0},
+    {"arrival_macvlan", arrival_macvlan, 0},
+    {"arrival_multicast", arrival_multicast, 0},
     {"arrival_refused", arrival_refused, 0},
     {"arrival_lo_down", arrival_lo_down, 0},
     {NULL, NULL, 0},
