@@ -320,7 +320,8 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
     } else if (queue->ready.count >= queue->limits.length || queue->ready_bytes + slot->len > queue->limits.size) {
         drop_unread(queue, slot, &queue->stats.DropLength);
     } else {
-        wd_inject_note(queue->inject, &packet, !slot->outbound);
+        if (!queue->recv_only)
+            wd_inject_note(queue->inject, &packet, !slot->outbound);
         ready_append(queue, slot);
     }
 }
