@@ -131,8 +131,10 @@ goes_elsewhere(const struct wd_queue *queue, const struct item *item)
 {
     uint32_t at = item->packet.version == 4 ? 16 : 24, len = item->packet.version == 4 ? 4 : 16;
 
-    return queue->forward && (item->addr->Network.IfIdx != item->slot->ifindex ||
-                              memcmp(item->data + at, item->slot->data + at, len) != 0);
+    if (!queue->forward || !item->addr->Network.IfIdx)
+        return false;
+    return item->addr->Network.IfIdx != item->slot->ifindex ||
+           memcmp(item->data + at, item->slot->data + at, len) != 0;
 }
 
 /* A changed packet that cannot go on by a verdict: a new one goes on in its place. */
