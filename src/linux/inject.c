@@ -203,6 +203,8 @@ send_whole(const struct wd_inject *inject, const struct wd_packet *packet, uint3
     ssize_t sent;
 
     find_ends(packet, ifindex, &ends);
+    if (packet->version == 6 && IN6_IS_ADDR_LINKLOCAL(&ends.to.v6.sin6_addr) && !ifindex)
+        return -ENODEV;
     do
         sent = send_by(socket_of(inject, packet), packet, &ends);
     while (sent < 0 && errno == EINTR);

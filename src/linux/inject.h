@@ -30,6 +30,7 @@ void wd_inject_close(struct wd_inject *inject);
  * of a link-local or multicast destination, 0: the routing table's.  A packet
  * larger than the MTU leaves in pieces: TCP in segments, all other in fragments.  Not for two threads at once.
  * Never waits: -EAGAIN there is no room in the socket's buffer.
+ * -ENODEV no such interface, or none for a link-local destination;
  * -ENETUNREACH, -EHOSTUNREACH no route; -EMSGSIZE larger than the MTU, and not
  * to be fragmented (DF).  That a handle or rule behind ours drops it is no
  * error.

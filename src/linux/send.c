@@ -227,7 +227,7 @@ explain_send(int error, struct wd_error *err)
         return wd_error_set(err, error, "inbound injection needs tcx (Linux 6.6)",
                             "send: new packets cannot be injected inbound on this system");
     case -ENODEV:
-        return wd_error_set(err, -EINVAL, "an inbound packet needs pAddr->Network.IfIdx",
+        return wd_error_set(err, -EINVAL, "inbound packets and link-local destinations need pAddr->Network.IfIdx",
                             "send: there is no such interface");
     case -ENETDOWN:
         return wd_error_set(err, error, "bring up the interface, and lo", "send: the interface is down");

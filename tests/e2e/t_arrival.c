@@ -457,6 +457,9 @@ refused_out(bool v6)
 
     refuse(h, src, v6 ? "fd55::1" : "10.55.0.1", &addr, ERROR_NETWORK_UNREACHABLE);
     refuse(h, src, v6 ? "fd91::2" : "10.91.0.2", &addr, ERROR_NETWORK_UNREACHABLE); /* behind down0 */
+    if (v6)
+        refuse(h, src, "fe80::77", &addr, ERROR_INVALID_PARAMETER);
+    CHECK(!v6 || strstr(WinDivertExtGetLastErrorRemedy(), "IfIdx"), "remedy: %s", WinDivertExtGetLastErrorRemedy());
     addr.Network.IfIdx = e2e_ifindex("a", "down0");
     refuse(h, src, group, &addr, ERROR_NETWORK_UNREACHABLE);
     addr.Network.IfIdx = 4242;
