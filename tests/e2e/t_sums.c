@@ -23,9 +23,12 @@
 enum mode { RETURNED, NEW };
 enum damage { WRONG_TRANSPORT = 1, WRONG_IP = 2 };
 
-/* One flow from a to b with the handle on it, in a (outbound) or in b (inbound). */
+/* One flow from a, with the handle on it: to b, in a (outbound) or in b (inbound); to c, in b (forward). */
+enum place { OUTBOUND, INBOUND, FORWARD };
+
 struct flow {
-    bool tcp, v6, outbound;
+    bool tcp, v6;
+    enum place place;
     enum mode mode;
     int tx, rx, listener;
     HANDLE h;
@@ -36,10 +39,24 @@ struct variant {
     unsigned flags, damage;
 };
 
+static const char *
+receiver_ns(const struct flow *f)
+{
+    return f->place == FORWARD ? "c" : "b";
+}
+
+static const char *
+receiver_ip(const struct flow *f)
+{
+    if (f->place == FORWARD)
+        return f->v6 ? E2E_C6 : E2E_C4;
+    return f->v6 ? E2E_B6 : E2E_B4;
+}
+
 static void
 connect_tcp(struct flow *f)
 {
-    e2e_tcp_pair(f->listener, "a", f->v6 ? E2E_B6 : E2E_B4, PORT, &f->tx, &f->rx);
+    e2e_tcp_pair(f->listener, "a", receiver_ip(f), PORT, &f->tx, &f->rx);
 }
 
 /* With a reset, so that nothing is repeated. */
@@ -56,17 +73,18 @@ disconnect_tcp(struct flow *f)
 static void
 flow_open(struct flow *f)
 {
-    const char *ip = f->v6 ? E2E_B6 : E2E_B4;
+    const char *ns = receiver_ns(f), *ip = receiver_ip(f);
 
     if (f->tcp) {
-        f->listener = e2e_tcp_listener("b", ip, PORT);
+        f->listener = e2e_tcp_listener(ns, ip, PORT);
         connect_tcp(f);
     } else {
-        f->rx = e2e_udp_receiver("b", ip, PORT);
+        f->rx = e2e_udp_receiver(ns, ip, PORT);
         f->tx = e2e_udp_sender("a", ip, PORT, 0);
     }
-    e2e_enter(f->outbound ? "a" : "b");
-    f->h = e2e_open(f->tcp ? "tcp.DstPort == 5001 and tcp.PayloadLength > 0" : "udp.DstPort == 5001", 0, 0);
+    e2e_enter(f->place == OUTBOUND ? "a" : "b");
+    f->h = e2e_open_at(f->place == FORWARD ? WINDIVERT_LAYER_NETWORK_FORWARD : WINDIVERT_LAYER_NETWORK,
+                       f->tcp ? "tcp.DstPort == 5001 and tcp.PayloadLength > 0" : "udp.DstPort == 5001", 0, 0);
 }
 
 static void
@@ -85,13 +103,14 @@ flow_close(struct flow *f)
 static uint64_t
 bad_transport(const struct flow *f)
 {
-    return e2e_snmp("b", f->tcp ? "Tcp" : f->v6 ? "Udp6" : "Udp", "InCsumErrors");
+    return e2e_snmp(receiver_ns(f), f->tcp ? "Tcp" : f->v6 ? "Udp6" : "Udp", "InCsumErrors");
 }
 
+/* At the router or at the receiver. */
 static uint64_t
 bad_header(void)
 {
-    return e2e_snmp("b", "IpExt", "InCsumErrors");
+    return e2e_snmp("b", "IpExt", "InCsumErrors") + e2e_snmp("c", "IpExt", "InCsumErrors");
 }
 
 /* Changes the payload, then what the sums are. */
@@ -150,7 +169,7 @@ expect_changed(struct flow *f, const char *what, uint32_t number)
 static bool
 header_counts(const struct flow *f)
 {
-    return !f->v6 && f->outbound == (f->mode == RETURNED);
+    return !f->v6 && (f->place == FORWARD || (f->place == OUTBOUND) == (f->mode == RETURNED));
 }
 
 static void
@@ -159,10 +178,11 @@ one(struct flow *f, const struct variant *how, uint32_t number)
     bool wrong_ip = header_counts(f) && how->damage & WRONG_IP && how->flags & 1;
     bool wrong_transport = !wrong_ip && how->damage & WRONG_TRANSPORT && how->flags & (f->tcp ? 2 : 4);
     uint64_t ip = bad_header(), transport = bad_transport(f);
+    static const char *const places[] = {"outbound", "inbound", "forward"};
     char what[128];
 
     snprintf(what, sizeof(what), "%s over IPv%u, %s, %s, flags %u, damage %u", f->tcp ? "TCP" : "UDP", f->v6 ? 6 : 4,
-             f->outbound ? "outbound" : "inbound", f->mode == NEW ? "new" : "returned", how->flags, how->damage);
+             places[f->place], f->mode == NEW ? "new" : "returned", how->flags, how->damage);
     pass_one(f, how, number);
     if (!wrong_ip && !wrong_transport)
         expect_changed(f, what, number);
@@ -192,40 +212,49 @@ all_variants(struct flow f)
 }
 
 static void
-all_flows(bool tcp, bool outbound, bool offload)
+all_flows(bool tcp, enum place place, bool offload)
 {
     e2e_tx_checksum("a", "va", offload);
     for (unsigned i = 0; i < 4; i++)
-        all_variants((struct flow){.tcp = tcp, .outbound = outbound, .v6 = i & 1, .mode = i & 2 ? NEW : RETURNED});
+        all_variants((struct flow){.tcp = tcp, .place = place, .v6 = i & 1, .mode = i & 2 ? NEW : RETURNED});
     e2e_tx_checksum("a", "va", true);
 }
 
 static void
 sums_udp_out(void)
 {
-    all_flows(false, true, true);
-    all_flows(false, true, false);
+    all_flows(false, OUTBOUND, true);
+    all_flows(false, OUTBOUND, false);
 }
 
 static void
 sums_udp_in(void)
 {
-    all_flows(false, false, true);
-    all_flows(false, false, false);
+    all_flows(false, INBOUND, true);
+    all_flows(false, INBOUND, false);
 }
 
 static void
 sums_tcp_out(void)
 {
-    all_flows(true, true, true);
-    all_flows(true, true, false);
+    all_flows(true, OUTBOUND, true);
+    all_flows(true, OUTBOUND, false);
 }
 
 static void
 sums_tcp_in(void)
 {
-    all_flows(true, false, true);
-    all_flows(true, false, false);
+    all_flows(true, INBOUND, true);
+    all_flows(true, INBOUND, false);
+}
+
+static void
+sums_forward(void)
+{
+    all_flows(false, FORWARD, true);
+    all_flows(false, FORWARD, false);
+    all_flows(true, FORWARD, true);
+    all_flows(true, FORWARD, false);
 }
 
 /* ---- Byte for byte ------------------------------------------------------- */
@@ -372,6 +401,7 @@ const struct e2e_test e2e_sums_tests[] = {
     {"sums_udp_in", sums_udp_in, 0},
     {"sums_tcp_out", sums_tcp_out, 0},
     {"sums_tcp_in", sums_tcp_in, 0},
+    {"sums_forward", sums_forward, 0},
     {"sums_udp_aggregates", sums_udp_aggregates, 0},
     {"sums_udp_aggregates_new", sums_udp_aggregates_new, 0},
     {"sums_bulk_returned", sums_bulk_returned, 60},
