@@ -444,6 +444,12 @@ wd_nfq_batch_repeat(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id)
 }
 
 uint32_t
+wd_nfq_batch_split(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id)
+{
+    return wd_nfq_batch_add(nfq, batch, id, (uint32_t)nfq->split << NF_VERDICT_QBITS | NF_QUEUE, NULL, 0, false);
+}
+
+uint32_t
 wd_nfq_batch_add(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id, uint32_t verdict, const void *payload,
                  size_t len, bool ack)
 {

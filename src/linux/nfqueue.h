@@ -120,6 +120,8 @@ wd_nfq_batch_full(const struct wd_nfq_batch *batch)
  * bytes.  ack: the kernel is to confirm it.  Returns the message's sequence
  * number.
  */
+/* Moves a packet of the queue to the queue `split`, where it comes in segments. */
+uint32_t wd_nfq_batch_split(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id);
 /* Sends a packet of the queue `split` through the rules again. */
 uint32_t wd_nfq_batch_repeat(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id);
 uint32_t wd_nfq_batch_add(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id, uint32_t verdict,

@@ -277,6 +277,28 @@ refuse(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
     wd_queue_accept(queue, slot, false);
 }
 
+/*
+ * Datagrams that were sent, or came in, as one (UDP_SEGMENT): the program is
+ * given each, as no program could know where one ends, and neither the kernel
+ * nor a receiver what to make of them changed or as a new packet.
+ */
+static bool
+is_datagrams(const struct wd_nfq_packet *nfq)
+{
+    struct wd_packet packet;
+
+    return nfq->gso && wd_packet_parse(nfq->payload, nfq->cap_len, &packet) && packet.l4 == WD_L4_UDP;
+}
+
+static void
+split(struct wd_queue *queue, const struct wd_nfq_packet *nfq)
+{
+    queue->pulled++;
+    queue->uncounted++;
+    wd_nfq_batch_split(&queue->nfq, &queue->batch, nfq->id);
+    send_if_full(queue);
+}
+
 static void
 take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int index, int64_t now)
 {
@@ -297,7 +319,7 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
     slot->shift = wd_echoes_stamp(&queue->echoes);
     slot->delivered = false;
     if (wd_echoes_take(&queue->echoes, slot->data, slot->cap_len, now)) {
-        queue->echoed++;
+        queue->uncounted++;
         wd_queue_accept(queue, slot, false);
         return;
     }
@@ -316,6 +338,8 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
     } else if (queue->ready_bytes + slot->len > queue->limits.size) {
         refuse(queue, slot, &queue->stats.DropSize);
     } else {
+        if (!queue->recv_only)
+            wd_inject_note(queue->inject, &packet, !slot->outbound);
         ready_append(queue, slot);
     }
 }
@@ -346,7 +370,10 @@ take_messages(struct wd_queue *queue, int count, uint32_t seq)
     for (int i = 0; i < count; i++) {
         switch (wd_nfq_parse(queue->iov[i].iov_base, queue->msgs[i].msg_len, &packet, &ack)) {
         case WD_NFQ_PACKET:
-            take_packet(queue, &packet, (unsigned int)i, now);
+            if (is_datagrams(&packet))
+                split(queue, &packet);
+            else
+                take_packet(queue, &packet, (unsigned int)i, now);
             break;
         case WD_NFQ_ACK:
             take_ack(queue, &ack);
@@ -835,7 +862,7 @@ add_up(struct wd_queue *queue, uint64_t matched, WINDIVERT_EXT_STATS *stats)
         stats->PassedOpen += missing;
     else
         stats->Queued += missing;
-    stats->Matched = known + missing + queue->dropped_split - queue->echoed - stats->Unmatched;
+    stats->Matched = known + missing + queue->dropped_split - queue->uncounted - stats->Unmatched;
 }
 
 void

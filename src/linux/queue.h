@@ -74,7 +74,7 @@ struct wd_queue {
 
     WINDIVERT_EXT_STATS stats;
     uint64_t pulled;           /* packets, without those of the queue that takes aggregates apart */
-    uint64_t echoed;           /* of them: had come before */
+    uint64_t uncounted;        /* of them: had come before, or come again in parts */
     struct wd_nfq_drops drops; /* as last read */
     uint64_t dropped, dropped_split;
 };
