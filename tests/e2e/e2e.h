@@ -56,6 +56,7 @@ extern const struct e2e_test e2e_fault_tests[];
 extern const struct e2e_test e2e_fragment_tests[];
 extern const struct e2e_test e2e_segments_tests[];
 extern const struct e2e_test e2e_shift_tests[];
+extern const struct e2e_test e2e_account_tests[];
 extern const struct e2e_test e2e_icmp_tests[];
 extern const struct e2e_test e2e_tags_tests[];
 extern const struct e2e_test e2e_refuse_tests[];
