@@ -63,6 +63,11 @@ extern const struct e2e_test e2e_shift_tests[];
 #define E2E_C6 "fd78::2"
 #define E2E_A6 "fd77::1"
 #define E2E_B6 "fd77::2"
+#define E2E_W_INDEX 7700 /* of wa, one end of a link that is added by tests */
+#define E2E_W_A4 "10.90.0.1"
+#define E2E_W_B4 "10.90.0.2"
+#define E2E_W_A6 "fd90::1"
+#define E2E_W_B6 "fd90::2"
 #define E2E_PACKET_MAX WINDIVERT_MTU_MAX
 
 /* ---- outcome (report.c) ---------------------------------------------- */
@@ -124,8 +129,16 @@ unsigned e2e_ifindex(const char *ns, const char *ifname);
 pid_t e2e_spawn(const char *ns, void (*fn)(void *arg), void *arg);
 void e2e_join(pid_t pid);  /* fails unless it ended with 0 */
 void e2e_kill9(pid_t pid); /* kills and reaps it */
-/* Output of a shell command run in a namespace, to its first 64 KB; fails unless it exits with 0.  Free it. */
+/*
+ * Output of a shell command run in a namespace, to its first 64 KB; fails
+ * unless it exits with 0.  Free it.  ns NULL: in that of the calling thread; only so
+ * can it add and delete names of namespaces.
+ */
 char *e2e_shell(const char *ns, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A second way from a to b: wa, with index E2E_W_INDEX, and wb, with the addresses above. */
+void e2e_add_link(void);
+/* Brings up one end, named anew or in another namespace, as the first (wa) or the other. */
+void e2e_configure_link(const char *ns, const char *ifname, bool first);
 void e2e_set_table(const char *ns, const char *body); /* adds to table inet t; no single quotes */
 void e2e_delete_table(const char *ns);
 uint64_t e2e_nft_counter(const char *ns, const char *name);        /* named counter of table inet t */

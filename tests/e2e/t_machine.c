@@ -15,42 +15,11 @@
 #define COUNT 4000
 #define ROUNDS 25
 #define HELD 40
-#define INDEX 7700 /* of wa in namespace a */
-
-#define W_A4 "10.90.0.1"
-#define W_B4 "10.90.0.2"
-#define W_A6 "fd90::1"
-#define W_B6 "fd90::2"
 
 static void
 run(const char *ns, const char *command)
 {
     free(e2e_shell(ns, "%s", command));
-}
-
-/* Addresses of one end; the neighbours are named, so that nothing but the tests' packets is under way. */
-static void
-configure(const char *ns, const char *ifname, bool first)
-{
-    free(e2e_shell(ns,
-                   "set -e; ip link set %s addrgenmode none up; "
-                   "ip addr replace 10.90.0.%u/24 dev %s; ip addr replace fd90::%u/64 dev %s nodad; "
-                   "ip neigh replace 10.90.0.%u dev %s lladdr 02:90:00:00:00:0%u nud permanent; "
-                   "ip neigh replace fd90::%u dev %s lladdr 02:90:00:00:00:0%u nud permanent",
-                   ifname, first ? 1 : 2, ifname, first ? 1 : 2, ifname, first ? 2 : 1, ifname, first ? 2 : 1,
-                   first ? 2 : 1, ifname, first ? 2 : 1));
-}
-
-/* A second way from a to b: wa with index INDEX, and wb. */
-static void
-add_link(void)
-{
-    free(e2e_shell("a",
-                   "ip link add wa index %u address 02:90:00:00:00:01 type veth "
-                   "peer name wb address 02:90:00:00:00:02 netns b",
-                   INDEX));
-    configure("a", "wa", true);
-    configure("b", "wb", false);
 }
 
 /* ---- Under load ------------------------------------------------------------ */
@@ -79,17 +48,17 @@ churn(void *arg)
     int fd4 = e2e_socket("a", AF_INET, SOCK_DGRAM, 0), fd6 = e2e_socket("a", AF_INET6, SOCK_DGRAM, 0);
 
     for (unsigned i = 0; i < ROUNDS; i++) {
-        add_link();
-        send_changed(c, fd4, W_B4);
+        e2e_add_link();
+        send_changed(c, fd4, E2E_W_B4);
         run("a",
             "ip link set wa down; ip link set wa name wx; ip link set wx up; ip addr add fd90::1/64 dev wx nodad");
-        send_changed(c, fd6, W_B6);
-        send_changed(c, fd4, W_B4);
+        send_changed(c, fd6, E2E_W_B6);
+        send_changed(c, fd4, E2E_W_B4);
         run("a", "ip link set wx netns c");
-        send_changed(c, fd4, W_B4);
+        send_changed(c, fd4, E2E_W_B4);
         run("c", "ip link set wx netns a");
         run("a", "ip link set wx up");
-        send_changed(c, fd4, W_B4);
+        send_changed(c, fd4, E2E_W_B4);
         run("a", "ip link del wx");
     }
     c->done = true;
@@ -217,6 +186,7 @@ struct seen {
     _Atomic uint64_t packets;
     unsigned ifindex;
     bool outbound, sniffed;
+    const char *filter;
 };
 
 static bool
@@ -226,8 +196,8 @@ see(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
 
     (void)packet;
     (void)len;
-    CHECK(addr->Network.IfIdx == s->ifindex, "interface %u, not %u (outbound %u, sniffed %u)", addr->Network.IfIdx,
-          s->ifindex, addr->Outbound, addr->Sniffed);
+    CHECK(addr->Network.IfIdx == s->ifindex, "%s%s: interface %u, not %u", s->filter,
+          addr->Sniffed ? " (sniffed)" : "", addr->Network.IfIdx, s->ifindex);
     CHECK(addr->Outbound == s->outbound, "outbound %u", addr->Outbound);
     s->packets++;
     return !s->sniffed;
@@ -237,6 +207,7 @@ static void
 look_at(struct e2e_passer *p, struct seen *s, const char *filter, INT16 priority, UINT64 flags)
 {
     s->sniffed = flags & WINDIVERT_FLAG_SNIFF;
+    s->filter = filter;
     *p = (struct e2e_passer){.batch = 8, .edit = see, .arg = s};
     p->handle = e2e_open(filter, priority, flags);
     e2e_pass_start(p);
@@ -254,53 +225,76 @@ exchange(const char *from, const char *to, const char *ip, uint32_t n)
     close(pump.tx);
 }
 
+/* `divert` and `sniff` have each seen `want` packets, no more. */
+static void
+expect_seen(const struct seen *diverted, const struct seen *sniffed, uint64_t want)
+{
+    WAIT_UNTIL(diverted->packets >= want && sniffed->packets >= want, 3000, "%s: %llu diverted, %llu sniffed",
+               diverted->filter, (unsigned long long)diverted->packets, (unsigned long long)sniffed->packets);
+    CHECK(diverted->packets == want && sniffed->packets == want, "%s: %llu diverted, %llu sniffed, expected %llu",
+          diverted->filter, (unsigned long long)diverted->packets, (unsigned long long)sniffed->packets,
+          (unsigned long long)want);
+}
+
+#define FILTERS 4
+
 /*
  * Handles opened before the interface is there: named by its index in the
- * filter, and not named; both ways, diverting and sniffing.
+ * filter, and not named; both ways, diverting and sniffing, the sniffing ones
+ * `above` priorities higher.
  */
 static void
-machine_later_interface(void)
+later_interface(int above)
 {
-    static const char *const filter[] = {
+    static const char *const filter[FILTERS] = {
         "outbound and udp.DstPort == 5001 and ifIdx == 7700",
         "inbound and udp.DstPort == 5001 and ifIdx == 7700",
         "outbound and udp.DstPort == 5001 and ip.DstAddr != 10.77.0.2",
         "inbound and udp.DstPort == 5001",
     };
-    struct e2e_passer divert[4], sniff[4];
-    struct seen diverted[4] = {{0}}, sniffed[4] = {{0}};
+    struct e2e_passer divert[FILTERS], sniff[FILTERS];
+    struct seen diverted[FILTERS], sniffed[FILTERS];
     uint64_t want = 0;
 
-    for (unsigned i = 0; i < 4; i++) {
-        diverted[i] = sniffed[i] = (struct seen){.ifindex = INDEX, .outbound = i % 2 == 0};
+    for (unsigned i = 0; i < FILTERS; i++) {
+        diverted[i] = sniffed[i] = (struct seen){.ifindex = E2E_W_INDEX, .outbound = i % 2 == 0};
         look_at(&divert[i], &diverted[i], filter[i], (INT16)i, 0);
-        look_at(&sniff[i], &sniffed[i], filter[i], (INT16)i, WINDIVERT_FLAG_SNIFF);
+        look_at(&sniff[i], &sniffed[i], filter[i], (INT16)((int)i + above), WINDIVERT_FLAG_SNIFF);
     }
     for (unsigned round = 0; round < 3; round++) {
-        exchange("a", "b", E2E_B4, 0);
-        add_link();
-        exchange("a", "b", W_B4, 500);
-        exchange("b", "a", W_A6, 500);
-        run("a", "ip link set wa down; ip link set wa name eth7; ip link set eth7 up; ip addr add fd90::1/64 dev "
-                 "eth7 nodad");
-        exchange("a", "b", W_B6, 500);
-        exchange("b", "a", W_A4, 500);
+        e2e_add_link();
+        exchange("a", "b", E2E_W_B4, 500);
+        exchange("b", "a", E2E_W_A6, 500);
+        want += 500;
+        for (unsigned i = 0; i < FILTERS; i++) /* the third takes IPv4 only */
+            expect_seen(&diverted[i], &sniffed[i], i == 2 ? round * 1000 + 500 : want);
+        run("a", "ip link set wa down; ip link set wa name eth7; "
+                 "ip link set eth7 up; ip addr add fd90::1/64 dev eth7 nodad");
+        exchange("a", "b", E2E_W_B4, 500);
+        exchange("a", "b", E2E_W_B6, 500);
+        exchange("b", "a", E2E_W_A4, 500);
+        exchange("b", "a", E2E_W_A6, 500);
         want += 1000;
-        for (unsigned i = 0; i < 4; i++) {
-            WAIT_UNTIL(diverted[i].packets >= want && sniffed[i].packets >= want, 3000,
-                       "%s: %llu diverted, %llu sniffed", filter[i], (unsigned long long)diverted[i].packets,
-                       (unsigned long long)sniffed[i].packets);
-            CHECK(diverted[i].packets == want && sniffed[i].packets == want,
-                  "%s: %llu diverted, %llu sniffed, expected %llu", filter[i],
-                  (unsigned long long)diverted[i].packets, (unsigned long long)sniffed[i].packets,
-                  (unsigned long long)want);
-        }
         run("a", "ip link del eth7");
     }
-    for (unsigned i = 0; i < 4; i++) {
+    for (unsigned i = 0; i < FILTERS; i++) {
+        expect_seen(&diverted[i], &sniffed[i], i == 2 ? 3 * 1000 : want);
         e2e_pass_stop(&divert[i]);
         e2e_pass_stop(&sniff[i]);
     }
+}
+
+static void
+machine_later_interface(void)
+{
+    later_interface(FILTERS);
+}
+
+/* At the priority of another handle, where the kernel attaches no program. */
+static void
+machine_later_interface_equal(void)
+{
+    later_interface(0);
 }
 
 /* What drops by an interface drops there, not on one of the same name; it goes with the index, not the name. */
@@ -311,9 +305,9 @@ machine_drop_by_index(void)
     int rx, tx;
 
     for (unsigned round = 1; round <= 2; round++) {
-        add_link();
-        rx = e2e_udp_receiver("b", W_B4, PORT);
-        tx = e2e_udp_sender("a", W_B4, PORT, 0);
+        e2e_add_link();
+        rx = e2e_udp_receiver("b", E2E_W_B4, PORT);
+        tx = e2e_udp_sender("a", E2E_W_B4, PORT, 0);
         for (uint32_t i = 0; i < 100; i++)
             CHECK(e2e_send(tx, 64, i) || errno == EPERM, "send: error %d", errno);
         CHECK(e2e_stats(drop).DropFilter == round * 100, "%llu dropped",
@@ -322,9 +316,9 @@ machine_drop_by_index(void)
         run("a", "ip link del wa");
         run("a", "ip link add wa index 7701 address 02:90:00:00:00:01 type veth "
                  "peer name wb address 02:90:00:00:00:02 netns b");
-        configure("a", "wa", true);
-        configure("b", "wb", false);
-        tx = e2e_udp_sender("a", W_B4, PORT, 0);
+        e2e_configure_link("a", "wa", true);
+        e2e_configure_link("b", "wb", false);
+        tx = e2e_udp_sender("a", E2E_W_B4, PORT, 0);
         e2e_marker(tx, rx);
         close(tx);
         close(rx);
@@ -400,7 +394,7 @@ changed_while_held(const char *here, const char *ip, const char *command, const 
     int rx, tx;
     HANDLE h;
 
-    add_link();
+    e2e_add_link();
     rx = e2e_udp_receiver("b", ip, PORT);
     tx = e2e_udp_sender("a", ip, PORT, 0);
     e2e_enter(here);
@@ -424,15 +418,15 @@ changed_while_held(const char *here, const char *ip, const char *command, const 
 static void
 machine_down_held_out(void)
 {
-    changed_while_held("a", W_B4, "ip link set wa down", NULL);
-    changed_while_held("a", W_B6, "ip link set wa down", NULL);
+    changed_while_held("a", E2E_W_B4, "ip link set wa down", NULL);
+    changed_while_held("a", E2E_W_B6, "ip link set wa down", NULL);
 }
 
 static void
 machine_down_held_in(void)
 {
-    changed_while_held("b", W_B4, "ip link set wb down", NULL);
-    changed_while_held("b", W_B6, "ip link set wb down", NULL);
+    changed_while_held("b", E2E_W_B4, "ip link set wb down", NULL);
+    changed_while_held("b", E2E_W_B6, "ip link set wb down", NULL);
 }
 
 #define UP_AGAIN(dev, n) "ip link set " dev " up; ip addr replace fd90::" #n "/64 dev " dev " nodad"
@@ -443,29 +437,29 @@ machine_bounced_held_out(void)
     static const char up[] =
         UP_AGAIN("wa", 1) "; ip neigh replace 10.90.0.2 dev wa lladdr 02:90:00:00:00:02 nud permanent";
 
-    changed_while_held("a", W_B4, "ip link set wa down", up);
-    changed_while_held("a", W_B6, "ip link set wa down", UP_AGAIN("wa", 1));
+    changed_while_held("a", E2E_W_B4, "ip link set wa down", up);
+    changed_while_held("a", E2E_W_B6, "ip link set wa down", UP_AGAIN("wa", 1));
 }
 
 static void
 machine_bounced_held_in(void)
 {
-    changed_while_held("b", W_B4, "ip link set wb down", UP_AGAIN("wb", 2));
-    changed_while_held("b", W_B6, "ip link set wb down", UP_AGAIN("wb", 2));
+    changed_while_held("b", E2E_W_B4, "ip link set wb down", UP_AGAIN("wb", 2));
+    changed_while_held("b", E2E_W_B6, "ip link set wb down", UP_AGAIN("wb", 2));
 }
 
 static void
 machine_deleted_held(void)
 {
-    changed_while_held("a", W_B4, "ip link del wa", NULL);
-    changed_while_held("b", W_B6, "ip link del wb", NULL);
+    changed_while_held("a", E2E_W_B4, "ip link del wa", NULL);
+    changed_while_held("b", E2E_W_B6, "ip link del wb", NULL);
 }
 
 static void
 machine_moved_held(void)
 {
-    changed_while_held("a", W_B4, "ip link set wa netns c", NULL);
-    changed_while_held("b", W_B6, "ip link set wb netns c", NULL);
+    changed_while_held("a", E2E_W_B4, "ip link set wa netns c", NULL);
+    changed_while_held("b", E2E_W_B6, "ip link set wb netns c", NULL);
     run("c", "ip link del wb 2>/dev/null; true");
 }
 
@@ -477,9 +471,9 @@ machine_renamed_held(void)
     int rx, tx;
     HANDLE h;
 
-    add_link();
-    rx = e2e_udp_receiver("b", W_B4, PORT);
-    tx = e2e_udp_sender("a", W_B4, PORT, 0);
+    e2e_add_link();
+    rx = e2e_udp_receiver("b", E2E_W_B4, PORT);
+    tx = e2e_udp_sender("a", E2E_W_B4, PORT, 0);
     h = e2e_open("outbound and udp.DstPort == 5001", 0, 0);
     hold(h, tx, &p, HELD);
     run("a",
@@ -501,8 +495,8 @@ machine_deleted_then_closed(void)
     int tx;
     HANDLE h;
 
-    add_link();
-    tx = e2e_udp_sender("a", W_B4, PORT, 0);
+    e2e_add_link();
+    tx = e2e_udp_sender("a", E2E_W_B4, PORT, 0);
     h = e2e_open("outbound and udp.DstPort == 5001", 0, 0);
     hold(h, tx, &p, HELD);
     for (uint32_t i = 0; i < HELD; i++)
@@ -526,10 +520,10 @@ inject_on_changing(const char *from, const char *ip)
     UINT len = e2e_make_udp(packet, from, 4000, ip, PORT, "some text", 9);
     int rx;
 
-    addr.Network.IfIdx = INDEX;
+    addr.Network.IfIdx = E2E_W_INDEX;
     CHECK_ERROR(WinDivertSend(h, packet, len, NULL, &addr), ERROR_INVALID_PARAMETER);
     for (unsigned round = 0; round < 2; round++) {
-        add_link();
+        e2e_add_link();
         rx = e2e_udp_receiver("a", ip, PORT);
         e2e_send_packet(h, packet, len, &addr);
         CHECK(e2e_receive(rx, buf, sizeof(buf), 3000) == 9, "not delivered");
@@ -556,19 +550,20 @@ inject_on_changing(const char *from, const char *ip)
 static void
 machine_inject_in4(void)
 {
-    inject_on_changing(W_B4, W_A4);
+    inject_on_changing(E2E_W_B4, E2E_W_A4);
 }
 
 static void
 machine_inject_in6(void)
 {
-    inject_on_changing(W_B6, W_A6);
+    inject_on_changing(E2E_W_B6, E2E_W_A6);
 }
 
 const struct e2e_test e2e_machine_tests[] = {
     {"machine_under_load4", machine_under_load4, 60},
     {"machine_under_load6", machine_under_load6, 60},
     {"machine_later_interface", machine_later_interface, 0},
+    {"machine_later_interface_equal", machine_later_interface_equal, 0},
     {"machine_drop_by_index", machine_drop_by_index, 0},
     {"machine_down_held_out", machine_down_held_out, 0},
     {"machine_down_held_in", machine_down_held_in, 0},
