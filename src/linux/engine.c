@@ -550,10 +550,25 @@ set_limit(struct wd_handle *handle, uint32_t *limit, uint64_t value)
         wd_sniff_set_length(handle->sniff, handle->queue_length);
 }
 
+struct reinstall {
+    struct wd_handle *handle;
+    const struct wd_ring *ring;
+    struct wd_error *err;
+};
+
+static int
+reinstall(void *arg)
+{
+    const struct reinstall *to = arg;
+
+    return install_in_kernel(to->handle, WD_RULE_NONE, to->ring, to->err);
+}
+
 /* Another ring, with programs and rules of its own; then nobody writes to the old one any more. */
 static int
 resize_ring(struct wd_handle *handle, uint32_t size, struct wd_error *err)
 {
+    struct reinstall to = {.handle = handle, .err = err};
     struct wd_ring *ring;
     int error;
 
@@ -565,7 +580,8 @@ resize_ring(struct wd_handle *handle, uint32_t size, struct wd_error *err)
     error = wd_ring_new(size, &ring, err);
     if (error)
         return error;
-    error = install_in_kernel(handle, WD_RULE_NONE, ring, err);
+    to.ring = ring;
+    error = wd_ruleset_inside(handle->rules, reinstall, &to);
     if (error) {
         wd_ring_free(ring);
         return error;
