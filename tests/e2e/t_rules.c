@@ -23,11 +23,14 @@
 static const char bridge[] =
     "ip netns del k 2>/dev/null; set -e; ip netns add k; ip -n k link set lo up; "
     "ip -n b link add docker0 address 02:42:00:00:00:01 type bridge; "
-    "ip -n b link add vk type veth peer name eth0 netns k; ip -n b link set vk master docker0; "
+    "ip -n b link add vk type veth peer name eth0 address 02:42:00:00:00:02 netns k; ip -n b link set vk master "
+    "docker0; "
     "ip -n b link set docker0 addrgenmode none up; ip -n b link set vk addrgenmode none up; "
     "ip -n k link set eth0 addrgenmode none up; "
     "ip -n b addr add 172.17.0.1/16 dev docker0; ip -n b addr add fd17::1/64 dev docker0 nodad; "
     "ip -n k addr add 172.17.0.2/16 dev eth0; ip -n k addr add fd17::2/64 dev eth0 nodad; "
+    "ip -n b neigh replace fd17::2 dev docker0 lladdr 02:42:00:00:00:02 nud permanent; "
+    "ip -n k neigh replace fd17::1 dev eth0 lladdr 02:42:00:00:00:01 nud permanent; "
     "ip -n k route add default via 172.17.0.1; ip -n k route add default via fd17::1";
 
 /* The rules as such a host has them, once for each IP version. */
@@ -78,16 +81,16 @@ remove_host(void)
 
 struct tally {
     _Atomic uint64_t packets;
-    bool change; /* what carries data to the service */
-    uint8_t xor ;
-    uint16_t port; /* only packets from or to it come */
+    bool change;       /* what carries data to the service */
+    uint16_t to, from; /* only packets to the one or from the other port come; 0: none */
+    uint8_t mask;      /* put over its bytes */
 };
 
 static void
-change_payload(uint8_t *packet, const struct e2e_view *v, uint8_t xor)
+change_payload(uint8_t *packet, const struct e2e_view *v, uint8_t mask)
 {
     for (unsigned i = v->payload; i < v->end; i++)
-        packet[i] ^= xor;
+        packet[i] ^= mask;
 }
 
 static bool
@@ -97,13 +100,13 @@ tally(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
     struct e2e_view v;
 
     CHECK(e2e_view(packet, *len, &v), "no packet");
-    CHECK(!t->port || v.dport == t->port || v.sport == t->port, "ports %u, %u", v.sport, v.dport);
+    CHECK(v.dport == t->to || v.sport == t->from, "ports %u, %u", v.sport, v.dport);
     t->packets++;
     if (!t->change)
         return true;
     packet[1] ^= v.v6 ? 0x10 : 0x04; /* the class of traffic, so that every packet is another than it was */
-    if (v.dport == t->port && v.end > v.payload)
-        change_payload(packet, &v, t->xor);
+    if (v.dport == t->to && v.end > v.payload)
+        change_payload(packet, &v, t->mask);
     addr->IPChecksum = addr->TCPChecksum = addr->UDPChecksum = 0;
     return true;
 }
@@ -140,7 +143,7 @@ static void
 published(bool v6, bool change)
 {
     const struct e2e_tcp tcp = {"a", "k", v6 ? K_6 : K_4, SERVICE, 4, 1 << 20, change ? 0x5a : 0};
-    struct tally through = {.port = SERVICE, .change = change}, own = {.port = SERVICE};
+    struct tally through = {.to = SERVICE, .from = SERVICE, .change = change}, own = {0};
     struct e2e_passer forward, network;
 
     add_host();
@@ -149,7 +152,7 @@ published(bool v6, bool change)
     start_tally(&network, &own, WINDIVERT_LAYER_NETWORK, "udp or tcp");
     datagrams("a", "k", v6 ? K_6 : K_4, SERVICE, v6 ? E2E_B6 : E2E_B4, PUBLISHED);
     expect_packets("forwarded", &through, COUNT);
-    through.xor = tcp.client_xor;
+    through.mask = tcp.client_xor;
     e2e_tcp_run_to(&tcp, v6 ? E2E_B6 : E2E_B4, PUBLISHED);
     CHECK(through.packets > COUNT + 4 * 8, "%llu packets", (unsigned long long)through.packets);
     expect_packets("of the host itself", &own, 0);
@@ -183,12 +186,15 @@ rules_published_changed6(void)
     published(true, true);
 }
 
-/* From the host itself: seen going out as the program meant it, before the translation. */
+/*
+ * From the host itself: seen going out as the program meant it, before the
+ * translation; what comes back as it came, as that is undone behind us.
+ */
 static void
 published_here(bool v6, bool change)
 {
     const struct e2e_tcp tcp = {"b", "k", v6 ? K_6 : K_4, SERVICE, 4, 1 << 20, change ? 0x5a : 0};
-    struct tally through = {0}, own = {.port = PUBLISHED, .change = change};
+    struct tally through = {0}, own = {.to = PUBLISHED, .from = SERVICE, .change = change};
     struct e2e_passer forward, network;
 
     add_host();
@@ -197,7 +203,7 @@ published_here(bool v6, bool change)
     start_tally(&network, &own, WINDIVERT_LAYER_NETWORK, "udp or tcp");
     datagrams("b", "k", v6 ? K_6 : K_4, SERVICE, v6 ? E2E_B6 : E2E_B4, PUBLISHED);
     expect_packets("of the host", &own, COUNT);
-    own.xor = tcp.client_xor;
+    own.mask = tcp.client_xor;
     e2e_tcp_run_to(&tcp, v6 ? E2E_B6 : E2E_B4, PUBLISHED);
     CHECK(own.packets > COUNT + 4 * 8, "%llu packets", (unsigned long long)own.packets);
     expect_packets("forwarded", &through, 0);
@@ -227,7 +233,7 @@ rules_masquerade(void)
 {
     const struct e2e_tcp tcp4 = {"k", "a", E2E_A4, 5001, 4, 1 << 20, 0x5a},
                          tcp6 = {"k", "a", E2E_A6, 5001, 4, 1 << 20, 0x5a};
-    struct tally t = {.port = 5001, .change = true};
+    struct tally t = {.to = 5001, .from = 5001, .change = true};
     struct e2e_passer p;
 
     add_host();
@@ -236,7 +242,7 @@ rules_masquerade(void)
     datagrams("k", "a", E2E_A4, 5001, E2E_A4, 5001);
     datagrams("k", "a", E2E_A6, 5001, E2E_A6, 5001);
     expect_packets("masqueraded", &t, 2 * COUNT);
-    t.xor = 0x5a;
+    t.mask = 0x5a;
     e2e_tcp_run(&tcp4);
     e2e_tcp_run(&tcp6);
     e2e_pass_stop(&p);
@@ -311,9 +317,14 @@ recovered_published(const char *container, const char *host, bool known)
     e2e_enter("b");
     h = e2e_open_at(FORWARD, "udp", 0, 0);
     flushed(h, tx);
+    if (!known)
+        CHECK(recvfrom(rx, buf, sizeof(buf), MSG_PEEK | MSG_TRUNC, (struct sockaddr *)&from, &len) == 64, "nothing");
     expect_all(rx);
     CHECK_API(WinDivertClose(h));
-    if (known) { /* and the way back */
+    if (!known) { /* an answer comes from where the question went to */
+        CHECK(sendto(rx, "answer", 6, 0, (struct sockaddr *)&from, len) == 6, "send: %s", strerror(errno));
+        CHECK(e2e_receive(tx, buf, sizeof(buf), 3000) == 6, "no answer");
+    } else { /* and the way back */
         CHECK(connect(rx, (struct sockaddr *)&from, len) == 0, "connect: %s", strerror(errno));
         h = e2e_open_at(FORWARD, "udp", 0, 0);
         flushed(h, rx);
@@ -338,6 +349,40 @@ rules_recovered_known(void)
 {
     recovered_published(K_4, E2E_B4, true);
     recovered_published(K_6, E2E_B6, true);
+}
+
+/* Answers to a container that asked from behind the host's address: their destination is translated before us. */
+static void
+recovered_answers(const char *server)
+{
+    int rx, tx;
+    uint8_t buf[64];
+    struct sockaddr_storage from;
+    socklen_t len = sizeof(from);
+    HANDLE h;
+
+    add_host();
+    rx = e2e_udp_receiver("a", server, 5001);
+    tx = e2e_udp_sender("k", server, 5001, 0);
+    CHECK(send(tx, "hello", 5, 0) == 5, "send: %s", strerror(errno));
+    WAIT_UNTIL(recvfrom(rx, buf, sizeof(buf), 0, (struct sockaddr *)&from, &len) == 5, 3000, "no question");
+    CHECK(connect(rx, (struct sockaddr *)&from, len) == 0, "connect: %s", strerror(errno));
+    e2e_enter("b");
+    h = e2e_open_at(FORWARD, "udp", 0, 0);
+    flushed(h, rx);
+    expect_all(tx);
+    CHECK_API(WinDivertClose(h));
+    close(rx);
+    close(tx);
+    e2e_enter("a");
+    remove_host();
+}
+
+static void
+rules_recovered_answers(void)
+{
+    recovered_answers(E2E_A4);
+    recovered_answers(E2E_A6);
 }
 
 /* A firewall that knows connections, without translation: what comes in, and the answers that go out. */
@@ -571,6 +616,7 @@ const struct e2e_test e2e_rules_tests[] = {
     {"rules_masquerade", rules_masquerade, 0},
     {"rules_recovered_new", rules_recovered_new, 0},
     {"rules_recovered_known", rules_recovered_known, 0},
+    {"rules_recovered_answers", rules_recovered_answers, 0},
     {"rules_recovered_stateful", rules_recovered_stateful, 0},
     {"rules_tunnel_returned4", rules_tunnel_returned4, 0},
     {"rules_tunnel_returned6", rules_tunnel_returned6, 0},
