@@ -54,6 +54,10 @@ extern const struct e2e_test e2e_forward_tests[];
 extern const struct e2e_test e2e_redirect_tests[];
 extern const struct e2e_test e2e_fault_tests[];
 extern const struct e2e_test e2e_fragment_tests[];
+extern const struct e2e_test e2e_machine_tests[];
+extern const struct e2e_test e2e_netns_tests[];
+extern const struct e2e_test e2e_rules_tests[];
+extern const struct e2e_test e2e_beside_tests[];
 extern const struct e2e_test e2e_segments_tests[];
 extern const struct e2e_test e2e_shift_tests[];
 
