@@ -194,6 +194,7 @@ void e2e_marker(int tx, int rx);
 struct e2e_pump {
     int tx, rx;
     uint32_t count;
+    uint32_t first;                    /* datagrams are numbered, and so differ, from here */
     uint32_t window;                   /* datagrams under way at most; 0: 64 */
     size_t (*size)(uint32_t i);        /* NULL: 64 bytes */
     size_t (*size_after)(size_t size); /* what arrives of a datagram; NULL: the same */

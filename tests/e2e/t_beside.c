@@ -389,8 +389,10 @@ beside_datagrams(const char *from, const char *to, const char *ip, const char *r
     pump.tx = e2e_udp_sender(from, ip, PORT, 0);
     e2e_pass_start(&p);
     openers = start_openers();
-    for (unsigned runs = 0; !openers_done(&openers) && runs < 500; runs++, sent += pump.count)
+    for (unsigned runs = 0; !openers_done(&openers) && runs < 500; runs++, sent += pump.count) {
+        pump.first = (uint32_t)sent;
         e2e_udp_pump(&pump);
+    }
     end_openers(&openers);
     expect_nothing_lost(p.handle, true);
     e2e_pass_stop(&p);

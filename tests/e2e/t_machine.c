@@ -122,7 +122,7 @@ pump(const char *ip, const struct churn *c)
     pump.tx = e2e_udp_sender("a", ip, PORT, 0);
     do {
         e2e_udp_pump(&pump);
-        total += COUNT;
+        pump.first = (uint32_t)(total += COUNT);
     } while (!c->done && total < 500 * COUNT);
     e2e_marker(pump.tx, pump.rx);
     close(pump.rx);

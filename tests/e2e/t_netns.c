@@ -127,7 +127,7 @@ new_guest(void (*fn)(struct guest *g), enum run_dir dir, INT16 priority)
 static void
 send_all(const char *from, const char *to, const char *ip, uint32_t n)
 {
-    struct e2e_pump pump = {.count = n, .size = e2e_size_unfragmented};
+    struct e2e_pump pump = {.count = n};
 
     pump.rx = e2e_udp_receiver(to, ip, PORT);
     pump.tx = e2e_udp_sender(from, ip, PORT, 0);
@@ -322,7 +322,7 @@ one_of_many(void *arg)
     struct guest *g = arg;
     struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
     struct e2e_passer p = {.batch = 8, .edit = count, .arg = g};
-    struct e2e_pump pump = {.count = COUNT, .size = e2e_size_unfragmented};
+    struct e2e_pump pump = {.count = COUNT};
     struct sockaddr_storage addr;
     socklen_t len = e2e_sockaddr("127.0.0.1", PORT, &addr);
 

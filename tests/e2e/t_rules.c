@@ -122,7 +122,7 @@ start_tally(struct e2e_passer *p, struct tally *t, WINDIVERT_LAYER layer, const 
 static void
 datagrams(const char *from, const char *to, const char *bound, uint16_t port, const char *ip, uint16_t dport)
 {
-    struct e2e_pump pump = {.count = COUNT, .size = e2e_size_unfragmented};
+    struct e2e_pump pump = {.count = COUNT};
 
     pump.rx = e2e_udp_receiver(to, bound, port);
     pump.tx = e2e_udp_sender(from, ip, dport, 0);
