@@ -59,6 +59,7 @@ wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *ru
     inject->fd6 = open_family(AF_INET6, tag);
     inject->rules = rules;
     inject->priority = priority;
+    inject->mark = 0;
     inject->fd_in = -1;
     /* One family may be missing from the system; any other failure would cost the handle its packets. */
     error = inject->fd4 < 0 && (inject->fd4 != -EAFNOSUPPORT || inject->fd6 < 0) ? inject->fd4
@@ -82,6 +83,18 @@ wd_inject_close(struct wd_inject *inject)
     if (inject->fd_in >= 0)
         close(inject->fd_in);
     inject->fd4 = inject->fd6 = inject->fd_in = -1;
+}
+
+void
+wd_inject_set_mark(struct wd_inject *inject, uint32_t mark)
+{
+    if (mark == inject->mark)
+        return;
+    if (inject->fd4 >= 0)
+        setsockopt(inject->fd4, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+    if (inject->fd6 >= 0)
+        setsockopt(inject->fd6, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+    inject->mark = mark;
 }
 
 /* One message, to `to`; ifindex: by which interface, 0: the routing table's. */

@@ -111,22 +111,25 @@ confirm(struct wd_queue *queue, uint32_t seq)
 }
 
 int
-wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex)
+wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex,
+                uint32_t mark)
 {
-    return outbound && !queue->forward ? wd_inject_outbound(queue->inject, packet, ifindex)
-                                       : wd_inject_inbound(queue->inject, packet, ifindex);
+    if (!outbound || queue->forward)
+        return wd_inject_inbound(queue->inject, packet, ifindex);
+    wd_inject_set_mark(queue->inject, mark);
+    return wd_inject_outbound(queue->inject, packet, ifindex);
 }
 
 /* Under the lock: waits a little for room in the socket's buffer. */
 static int
 inject_soon(struct wd_queue *queue, const struct wd_packet *packet, const struct wd_slot *slot)
 {
-    int error = wd_queue_inject(queue, packet, slot->outbound, slot->ifindex);
+    int error = wd_queue_inject(queue, packet, slot->outbound, slot->ifindex, slot->mark);
 
     if (error != -EAGAIN)
         return error;
     wd_inject_wait(queue->inject, packet, slot->outbound, RECOVER_WAIT_MS);
-    return wd_queue_inject(queue, packet, slot->outbound, slot->ifindex);
+    return wd_queue_inject(queue, packet, slot->outbound, slot->ifindex, slot->mark);
 }
 
 /* The kernel had dropped the packet (a flush of all queues, a device gone down): our copy takes its place. */
@@ -194,6 +197,7 @@ slot_address(const struct wd_queue *queue, const struct wd_slot *slot, WINDIVERT
         .handle = queue->tag,
         .packet_id = slot->id,
         .generation = slot->generation,
+        .mark = slot->mark,
     };
 
     *ret_addr = (WINDIVERT_ADDRESS){
@@ -243,6 +247,7 @@ slot_fill(struct wd_queue *queue, struct wd_slot *slot, const struct wd_nfq_pack
     slot->len = nfq->len;
     slot->cap_len = nfq->cap_len;
     slot->outbound = nfq->hook == NF_INET_LOCAL_OUT;
+    slot->mark = nfq->mark;
     slot->ifindex = slot->outbound ? nfq->outdev : nfq->indev;
     slot->loopback = slot->ifindex == LOOPBACK_IFINDEX && !queue->forward;
     slot->csum_not_ready = nfq->csum_not_ready;
