@@ -14,6 +14,7 @@
 #include "core/packet.h"
 #include "core/ttl.h"
 #include "linux/addrtag.h"
+#include "linux/nat.h"
 
 #define ACK_EVERY 256   /* verdicts between two confirmations that are asked for */
 #define VERIFY_MAX 2048 /* transport checksums of longer packets are not verified */
@@ -132,6 +133,24 @@ inject_soon(struct wd_queue *queue, const struct wd_packet *packet, const struct
     return wd_queue_inject(queue, packet, slot->outbound, slot->ifindex, slot->mark);
 }
 
+static int
+open_nat(void *arg)
+{
+    struct wd_queue *queue = arg;
+
+    return wd_nat_open(&queue->nat_fd);
+}
+
+/* What arrives again meets the user's prerouting again. */
+static void
+undo_nat(struct wd_queue *queue, struct wd_slot *slot)
+{
+    if (queue->nat_fd < 0)
+        wd_ruleset_inside(queue->inject->rules, open_nat, queue);
+    if (queue->nat_fd >= 0)
+        wd_nat_undo(queue->nat_fd, slot->data, slot->cap_len);
+}
+
 /* The kernel had dropped the packet (a flush of all queues, a device gone down): our copy takes its place. */
 static void
 recover(struct wd_queue *queue, struct wd_slot *slot)
@@ -142,6 +161,8 @@ recover(struct wd_queue *queue, struct wd_slot *slot)
         wd_cksum_fill(slot->data, slot->cap_len, 0);
     if (queue->forward)
         wd_ttl_increment(slot->data, slot->cap_len);
+    if (!slot->outbound)
+        undo_nat(queue, slot);
     if (slot->cap_len == slot->len && wd_packet_parse(slot->data, slot->cap_len, &packet) &&
         inject_soon(queue, &packet, slot) == 0)
         queue->stats.Recovered++;
@@ -634,6 +655,7 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     pthread_cond_init(&queue->followers, NULL);
     queue->limits = *limits;
     queue->nfq.fd = -1;
+    queue->nat_fd = -1;
     queue->kick_fd = -1;
     wd_inbound_mac(queue->inbound_mac);
     if (bound && staging_new(queue) < 0)
@@ -663,6 +685,9 @@ void
 wd_queue_close_fds(struct wd_queue *queue)
 {
     wd_nfq_close(&queue->nfq);
+    if (queue->nat_fd >= 0)
+        close(queue->nat_fd);
+    queue->nat_fd = -1;
     if (queue->tails)
         wd_tails_close_fds(queue->tails);
 }

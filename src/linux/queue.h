@@ -43,6 +43,7 @@ struct wd_queue {
     pthread_mutex_t lock;
     pthread_cond_t followers;
     struct wd_nfq nfq;
+    int nat_fd;      /* nat.h, once it was needed; or -1 */
     bool has_reader; /* one thread waits in recvmmsg() */
     uint32_t waiters;
     bool shut_recv, shut_send, aborted;

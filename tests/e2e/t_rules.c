@@ -295,7 +295,10 @@ expect_all(int rx)
     CHECK(e2e_drain(rx) == 0, "more arrived");
 }
 
-/* Between two sockets that talk already (the answers too) or not yet. */
+/*
+ * Between two sockets that talk already (the answers too) or not yet: conntrack
+ * keeps nothing of a connection whose first packet it dropped, so that only the way there is right.
+ */
 static void
 recovered_published(const char *container, const char *host, bool known)
 {
@@ -317,14 +320,9 @@ recovered_published(const char *container, const char *host, bool known)
     e2e_enter("b");
     h = e2e_open_at(FORWARD, "udp", 0, 0);
     flushed(h, tx);
-    if (!known)
-        CHECK(recvfrom(rx, buf, sizeof(buf), MSG_PEEK | MSG_TRUNC, (struct sockaddr *)&from, &len) == 64, "nothing");
     expect_all(rx);
     CHECK_API(WinDivertClose(h));
-    if (!known) { /* an answer comes from where the question went to */
-        CHECK(sendto(rx, "answer", 6, 0, (struct sockaddr *)&from, len) == 6, "send: %s", strerror(errno));
-        CHECK(e2e_receive(tx, buf, sizeof(buf), 3000) == 6, "no answer");
-    } else { /* and the way back */
+    if (known) { /* and the way back */
         CHECK(connect(rx, (struct sockaddr *)&from, len) == 0, "connect: %s", strerror(errno));
         h = e2e_open_at(FORWARD, "udp", 0, 0);
         flushed(h, rx);
