@@ -176,12 +176,17 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
                    : handle->queue && handle->queue->tails ? handle->queue->tails->ring->fd
                                                            : -1,
         .links = links,
+        .routes = ring && !links,
         .segments = handle->segments,
         .fragments = handle->flags & WINDIVERT_FLAG_FRAGMENTS,
     };
     struct wd_plan plan;
     int error = wd_plan(handle->filter, &opts, &plan, err);
 
+    if (error == -EOPNOTSUPP && opts.routes) {
+        opts.routes = false;
+        error = wd_plan(handle->filter, &opts, &plan, err);
+    }
     if (error)
         return error;
     handle->exact = plan.exact;
