@@ -64,6 +64,35 @@ churn(void *arg)
     c->done = true;
 }
 
+/* New packets inbound on an interface that comes and goes: each is sent, or refused with a reason. */
+static void
+inject_meanwhile(void *arg)
+{
+    struct churn *c = arg;
+    HANDLE h = e2e_open("inbound and ifIdx == 7700 and udp.DstPort == 5001", 5, 0);
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "a", "lo");
+    uint64_t sent = 0, refused = 0;
+    uint8_t packet[128];
+    UINT len = e2e_make_udp(packet, E2E_W_B4, 4000, E2E_W_A4, CHANGED, "some text", 9);
+
+    addr.Network.IfIdx = E2E_W_INDEX;
+    while (!c->done) {
+        if (WinDivertSend(h, packet, len, NULL, &addr)) {
+            sent++;
+            continue;
+        }
+        CHECK(GetLastError() == ERROR_INVALID_PARAMETER || GetLastError() == ERROR_GEN_FAILURE, "error %u: %s",
+              (unsigned)GetLastError(), WinDivertExtGetLastErrorText());
+        refused++;
+        e2e_nap_us(500);
+    }
+    CHECK(sent > ROUNDS && refused > ROUNDS, "%llu sent, %llu refused", (unsigned long long)sent,
+          (unsigned long long)refused);
+    CHECK(e2e_stats(h).Injected == sent, "%llu counted, %llu sent", (unsigned long long)e2e_stats(h).Injected,
+          (unsigned long long)sent);
+    CHECK_API(WinDivertClose(h));
+}
+
 struct tally {
     _Atomic uint64_t stable, changed;
     unsigned stable_if; /* 0: the packets' interface is not looked at */
@@ -141,7 +170,7 @@ under_load(const char *ip)
     uint64_t total;
     HANDLE drop;
     int tx = e2e_udp_sender("a", ip, DROPPED, 0);
-    pid_t pid;
+    pid_t pid, injector;
 
     snprintf(on_va, sizeof(on_va), "ifIdx == %u and udp.DstPort >= 5001 and udp.DstPort <= 5002",
              e2e_ifindex("a", "va"));
@@ -151,8 +180,10 @@ under_load(const char *ip)
     watch(&sniff_if, &sniffed_if, on_va, -3, WINDIVERT_FLAG_SNIFF);
     drop = e2e_open("ifIdx != 1 and udp.DstPort == 5003", 0, WINDIVERT_FLAG_DROP);
     pid = e2e_spawn("a", churn, c);
+    injector = e2e_spawn("a", inject_meanwhile, c);
     total = pump(ip, c);
     e2e_join(pid);
+    e2e_join(injector);
     for (uint32_t i = 0; i < 100; i++)
         CHECK(e2e_send(tx, 64, i) || errno == EPERM, "send: error %d", errno);
     CHECK(c->sent > ROUNDS * 20, "only %llu datagrams went over links that change", (unsigned long long)c->sent);

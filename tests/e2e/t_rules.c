@@ -250,6 +250,33 @@ rules_masquerade(void)
     remove_host();
 }
 
+/* From one container to another on the same bridge, which shows what it passes on to the rules of routers. */
+static void
+rules_bridged(void)
+{
+    struct tally t = {.to = 5001, .change = true};
+    struct e2e_passer p;
+    char *on;
+
+    add_host();
+    free(e2e_shell(NULL,
+                   "ip netns del k2 2>/dev/null; set -e; ip netns add k2; "
+                   "ip -n b link add vk2 type veth peer name eth0 netns k2; ip -n b link set vk2 master docker0; "
+                   "ip -n b link set vk2 addrgenmode none up; ip -n k2 link set eth0 addrgenmode none up; "
+                   "ip -n k2 addr add 172.17.0.3/16 dev eth0; ip -n k2 addr add fd17::3/64 dev eth0 nodad"));
+    on = e2e_shell("b", "cat /proc/sys/net/bridge/bridge-nf-call-iptables 2>/dev/null || echo 0");
+    e2e_enter("b");
+    start_tally(&p, &t, FORWARD, "udp");
+    datagrams("k2", "k", K_4, 5001, K_4, 5001);
+    datagrams("k2", "k", K_6, 5001, K_6, 5001);
+    expect_packets("bridged", &t, *on == '1' ? 2 * COUNT : 0);
+    e2e_pass_stop(&p);
+    free(on);
+    e2e_enter("a");
+    free(e2e_shell(NULL, "ip netns del k2"));
+    remove_host();
+}
+
 /* ---- Held packets and translation ------------------------------------------------- */
 
 struct parcels {
@@ -612,6 +639,7 @@ const struct e2e_test e2e_rules_tests[] = {
     {"rules_published_here4", rules_published_here4, 0},
     {"rules_published_here6", rules_published_here6, 0},
     {"rules_masquerade", rules_masquerade, 0},
+    {"rules_bridged", rules_bridged, 0},
     {"rules_recovered_new", rules_recovered_new, 0},
     {"rules_recovered_known", rules_recovered_known, 0},
     {"rules_recovered_answers", rules_recovered_answers, 0},
