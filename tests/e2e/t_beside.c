@@ -438,9 +438,14 @@ static const char stateful[] = "chain i { type filter hook input priority 0; pol
                                "chain o { type filter hook output priority 0; ct state invalid drop; }; ";
 
 static void
-beside_datagrams_tracked(void)
+beside_datagrams_tracked_out(void)
 {
     beside_datagrams("a", "b", E2E_B4, stateful);
+}
+
+static void
+beside_datagrams_tracked_in(void)
+{
     beside_datagrams("b", "a", E2E_A6, stateful);
 }
 
@@ -457,6 +462,7 @@ const struct e2e_test e2e_beside_tests[] = {
     {"beside_datagrams_out6", beside_datagrams_out6, 90},
     {"beside_datagrams_in4", beside_datagrams_in4, 90},
     {"beside_datagrams_in6", beside_datagrams_in6, 90},
-    {"beside_datagrams_tracked", beside_datagrams_tracked, 120},
+    {"beside_datagrams_tracked_out", beside_datagrams_tracked_out, 90},
+    {"beside_datagrams_tracked_in", beside_datagrams_tracked_in, 90},
     {NULL, NULL, 0},
 };

@@ -141,8 +141,9 @@ expect_tally(const char *who, const struct tally *t, uint64_t stable, uint64_t c
           (unsigned long long)changed);
 }
 
+/* Sniffing keeps nobody back: the next run begins when the last one was seen. */
 static uint64_t
-pump(const char *ip, const struct churn *c)
+pump(const char *ip, const struct churn *c, const struct tally *sniffed, const struct tally *sniffed_if)
 {
     struct e2e_pump pump = {.count = COUNT};
     uint64_t total = 0;
@@ -152,6 +153,9 @@ pump(const char *ip, const struct churn *c)
     do {
         e2e_udp_pump(&pump);
         pump.first = (uint32_t)(total += COUNT);
+        WAIT_UNTIL(sniffed->stable >= total && sniffed_if->stable >= total, 5000, "%llu and %llu sniffed of %llu",
+                   (unsigned long long)sniffed->stable, (unsigned long long)sniffed_if->stable,
+                   (unsigned long long)total);
     } while (!c->done && total < 500 * COUNT);
     e2e_marker(pump.tx, pump.rx);
     close(pump.rx);
@@ -181,7 +185,7 @@ under_load(const char *ip)
     drop = e2e_open("ifIdx != 1 and udp.DstPort == 5003", 0, WINDIVERT_FLAG_DROP);
     pid = e2e_spawn("a", churn, c);
     injector = e2e_spawn("a", inject_meanwhile, c);
-    total = pump(ip, c);
+    total = pump(ip, c, &sniffed, &sniffed_if);
     e2e_join(pid);
     e2e_join(injector);
     for (uint32_t i = 0; i < 100; i++)
