@@ -237,7 +237,7 @@ beside_pairs_router(void)
 
 struct opener {
     _Atomic unsigned opened;
-    _Atomic bool done;
+    _Atomic bool begin, done;
     unsigned seed;
 };
 
@@ -256,6 +256,7 @@ open_and_close(void *arg)
     static const INT16 priority[] = {100, 0, -100, 1, -1};
     struct opener *o = arg;
 
+    WAIT_UNTIL(o->begin, 10000, "never told to begin");
     for (unsigned i = 0; i < OPENS; i++) {
         unsigned kind = (i + o->seed) % 5, level = (i / 5 + o->seed) % 5;
         HANDLE h = e2e_open(kinds[kind].filter, priority[level], kinds[kind].flags);
@@ -281,6 +282,7 @@ struct openers {
     pthread_t thread;
 };
 
+/* They wait; the processes are made before there are threads (of which a child of fork() would keep the locks). */
 static struct openers
 start_openers(void)
 {
@@ -292,6 +294,13 @@ start_openers(void)
         all.pid[i] = e2e_spawn("a", open_and_close, &all.o[i]);
     CHECK(pthread_create(&all.thread, NULL, open_and_close_thread, &all.o[OPENERS - 1]) == 0, "pthread_create");
     return all;
+}
+
+static void
+begin_opening(const struct openers *all)
+{
+    for (unsigned i = 0; i < OPENERS; i++)
+        all->o[i].begin = true;
 }
 
 static bool
@@ -345,12 +354,12 @@ static void
 beside_stream(const char *ip)
 {
     const struct e2e_tcp tcp = {"a", "b", ip, PORT, 4, 4 << 20, 0};
+    struct openers openers = start_openers();
     struct e2e_passer p = {.batch = 16, .handle = open_patient("tcp.DstPort == 5001 or tcp.SrcPort == 5001")};
-    struct openers openers;
     unsigned runs = 0;
 
     e2e_pass_start(&p);
-    openers = start_openers();
+    begin_opening(&openers);
     while (!openers_done(&openers) && runs++ < 500)
         e2e_tcp_run(&tcp);
     end_openers(&openers);
@@ -379,7 +388,7 @@ beside_datagrams(const char *from, const char *to, const char *ip, const char *r
 {
     struct e2e_pump pump = {.count = 5000, .window = 200};
     struct e2e_passer p = {.batch = 16};
-    struct openers openers;
+    struct openers openers = start_openers();
     uint64_t sent = 0;
 
     if (rules)
@@ -388,7 +397,7 @@ beside_datagrams(const char *from, const char *to, const char *ip, const char *r
     pump.rx = e2e_udp_receiver(to, ip, PORT);
     pump.tx = e2e_udp_sender(from, ip, PORT, 0);
     e2e_pass_start(&p);
-    openers = start_openers();
+    begin_opening(&openers);
     for (unsigned runs = 0; !openers_done(&openers) && runs < 500; runs++, sent += pump.count) {
         pump.first = (uint32_t)sent;
         e2e_udp_pump(&pump);

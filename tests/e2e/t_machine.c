@@ -26,7 +26,7 @@ run(const char *ns, const char *command)
 
 struct churn {
     _Atomic uint64_t sent; /* datagrams that the kernel took, over links that change */
-    _Atomic bool done;
+    _Atomic bool begin, done;
 };
 
 static void
@@ -47,6 +47,7 @@ churn(void *arg)
     struct churn *c = arg;
     int fd4 = e2e_socket("a", AF_INET, SOCK_DGRAM, 0), fd6 = e2e_socket("a", AF_INET6, SOCK_DGRAM, 0);
 
+    WAIT_UNTIL(c->begin, 10000, "never told to begin");
     for (unsigned i = 0; i < ROUNDS; i++) {
         e2e_add_link();
         send_changed(c, fd4, E2E_W_B4);
@@ -69,13 +70,15 @@ static void
 inject_meanwhile(void *arg)
 {
     struct churn *c = arg;
-    HANDLE h = e2e_open("inbound and ifIdx == 7700 and udp.DstPort == 5001", 5, 0);
+    HANDLE h;
     WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "a", "lo");
     uint64_t sent = 0, refused = 0;
     uint8_t packet[128];
     UINT len = e2e_make_udp(packet, E2E_W_B4, 4000, E2E_W_A4, CHANGED, "some text", 9);
 
     addr.Network.IfIdx = E2E_W_INDEX;
+    WAIT_UNTIL(c->begin, 10000, "never told to begin");
+    h = e2e_open("inbound and ifIdx == 7700 and udp.DstPort == 5001", 5, 0);
     while (!c->done) {
         if (WinDivertSend(h, packet, len, NULL, &addr)) {
             sent++;
@@ -178,13 +181,14 @@ under_load(const char *ip)
 
     snprintf(on_va, sizeof(on_va), "ifIdx == %u and udp.DstPort >= 5001 and udp.DstPort <= 5002",
              e2e_ifindex("a", "va"));
+    pid = e2e_spawn("a", churn, c); /* before there are threads, whose locks a child would keep */
+    injector = e2e_spawn("a", inject_meanwhile, c);
     watch(&divert, &diverted, both, 0, 0);
     watch(&divert_if, &by_if, on_va, -1, 0);
     watch(&sniff, &sniffed, both, -2, WINDIVERT_FLAG_SNIFF);
     watch(&sniff_if, &sniffed_if, on_va, -3, WINDIVERT_FLAG_SNIFF);
     drop = e2e_open("ifIdx != 1 and udp.DstPort == 5003", 0, WINDIVERT_FLAG_DROP);
-    pid = e2e_spawn("a", churn, c);
-    injector = e2e_spawn("a", inject_meanwhile, c);
+    c->begin = true;
     total = pump(ip, c, &sniffed, &sniffed_if);
     e2e_join(pid);
     e2e_join(injector);
