@@ -51,10 +51,18 @@ typedef enum {
      * it is.  Costs most of the throughput of bulk TCP.  Other handles: 50.
      */
     WINDIVERT_EXT_PARAM_SEGMENTS = 1,
+    /*
+     * Of a handle that diverts: what becomes of packets that its queue cannot
+     * keep (QUEUE_LENGTH, QUEUE_SIZE, QUEUE_TIME, the kernel's buffer).  0 (the
+     * default): they are dropped, and counted as dropped; 1: they go on as if
+     * the handle were not there, and are counted in PassedOpen.  Other handles: 50.
+     */
+    WINDIVERT_EXT_PARAM_FAIL_OPEN = 2,
 } WINDIVERT_EXT_PARAM;
 #define WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT 100
 #define WINDIVERT_EXT_PARAM_HOLD_TIME_MIN 1
 #define WINDIVERT_EXT_PARAM_SEGMENTS_DEFAULT 0
+#define WINDIVERT_EXT_PARAM_FAIL_OPEN_DEFAULT 0
 
 /*
  * Sets a parameter of a handle; does not block.
@@ -74,8 +82,20 @@ WINDIVERTEXPORT BOOL WinDivertExtGetParam(HANDLE handle, WINDIVERT_EXT_PARAM par
 
 /*
  * What became of the packets of one handle since it was opened; all figures
- * are packets.  (The exact sum law is the subject of a later release; until
- * then Matched is not counted and reads 0.)
+ * are packets.  Every packet that the filter matched is in exactly one place:
+ *
+ *     Matched   = Delivered + DropLength + DropSize + DropTime + DropBuffer + PassedOpen + Queued
+ *     Delivered = Returned + NotReturned + Held           (a handle that diverts)
+ *     Matched   = DropFilter                              (a handle with WINDIVERT_FLAG_DROP)
+ *
+ * Matched is counted in the kernel, by the filter's program, and what the kernel
+ * drops by the kernel's queue; the rest by the library.  So a packet that got lost
+ * in a way nobody knows of would stay in Queued for ever.  While packets come in
+ * those that are just on their way into the queue are in Queued, too (fail-open:
+ * in PassedOpen, for a moment).
+ *
+ * With WINDIVERT_EXT_PARAM_SEGMENTS Matched, too, counts segments.  An aggregate of more
+ * than 65,535 bytes that is dropped or sniffed counts once.
  */
 typedef struct {
     UINT64 Size;        /* in: sizeof(WINDIVERT_EXT_STATS); out: bytes filled in */
@@ -85,18 +105,22 @@ typedef struct {
     UINT64 Held;        /* with the program now */
     UINT64 Injected;    /* sent as new packets */
     UINT64 Unmatched;   /* reached the library, did not match the exact filter, passed on untouched */
-    UINT64 DropLength;  /* dropped: QUEUE_LENGTH or QUEUE_SIZE reached */
+    UINT64 DropLength;  /* dropped: QUEUE_LENGTH reached */
     UINT64 DropTime;    /* dropped: older than QUEUE_TIME */
-    UINT64 DropBuffer;  /* dropped: the kernel's buffer was full */
-    UINT64 DropFlushed; /* dropped by the kernel's flush of all queues, and not recoverable */
-    UINT64 Recovered;   /* flushed by the kernel, injected again from the library's copy */
+    UINT64 DropBuffer;  /* dropped: the kernel's queue or buffer, or the ring of a sniffing handle, was full */
+    UINT64 DropFlushed; /* of Returned: dropped by the kernel's flush of all queues, and not recoverable */
+    UINT64 Recovered;   /* of Returned: flushed by the kernel, injected again from the library's copy */
     UINT64 DropFilter;  /* dropped by a handle opened with WINDIVERT_FLAG_DROP */
+    UINT64 Matched;     /* of the filter, in the kernel and where need be in the library */
+    UINT64 DropSize;    /* dropped: QUEUE_SIZE reached */
+    UINT64 PassedOpen;  /* went on undiverted, as the queue was full (WINDIVERT_EXT_PARAM_FAIL_OPEN) */
+    UINT64 Queued;      /* not yet received */
 } WINDIVERT_EXT_STATS, *PWINDIVERT_EXT_STATS;
 
-WINDIVERT_ASSERT_(offsetof(WINDIVERT_EXT_STATS, Size) == 0 && offsetof(WINDIVERT_EXT_STATS, DropFilter) == 96);
+WINDIVERT_ASSERT_(offsetof(WINDIVERT_EXT_STATS, Size) == 0 && offsetof(WINDIVERT_EXT_STATS, Queued) == 128);
 
 /*
- * Reads them; does not block.  pStats->Size says which edition of the structure
+ * Reads them, all at one moment; does not block.  pStats->Size says which edition of the structure
  * the caller was compiled with: no byte beyond it is written.
  *
  * FALSE: 6 no open handle; 87 pStats is NULL, or its Size is not set.

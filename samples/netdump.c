@@ -316,7 +316,7 @@ print_totals(HANDLE handle, const struct totals *t)
            (unsigned long long)t->other);
     if (WinDivertExtGetStats(handle, &stats))
         printf("%llu matched and were not shown: the queue was full\n",
-               (unsigned long long)(stats.DropLength + stats.DropTime + stats.DropBuffer));
+               (unsigned long long)(stats.DropLength + stats.DropSize + stats.DropTime + stats.DropBuffer));
 }
 
 static void

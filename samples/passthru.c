@@ -125,7 +125,7 @@ print_totals(HANDLE handle, const struct worker *workers, long threads)
            (unsigned long long)sent, (unsigned long long)refused);
     if (WinDivertExtGetStats(handle, &stats))
         printf("%llu lost because the queue was full, %llu because they were not sent on in time\n",
-               (unsigned long long)(stats.DropLength + stats.DropTime + stats.DropBuffer),
+               (unsigned long long)(stats.DropLength + stats.DropSize + stats.DropTime + stats.DropBuffer),
                (unsigned long long)stats.NotReturned);
 }
 

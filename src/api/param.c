@@ -31,6 +31,7 @@ static const struct param ext_params[] = {
     [WINDIVERT_EXT_PARAM_HOLD_TIME] = {"HOLD_TIME", WINDIVERT_EXT_PARAM_HOLD_TIME_MIN, WINDIVERT_PARAM_QUEUE_TIME_MAX,
                                        false},
     [WINDIVERT_EXT_PARAM_SEGMENTS] = {"SEGMENTS", 0, 1, false},
+    [WINDIVERT_EXT_PARAM_FAIL_OPEN] = {"FAIL_OPEN", 0, 1, false},
 };
 
 /* The row of a parameter; NULL with last error 87 where there is none. */

@@ -109,14 +109,39 @@ check_fields(struct wd_gen *g, struct wd_error *err)
 
 /* ---- Beginning and end -------------------------------------------------- */
 
+/* counter += r2 */
+static void
+add_count(struct wd_gen *g, enum wd_counter counter)
+{
+    wd_asm_load_map_value(&g->a, R1, g->opts->counters_fd, counter * sizeof(uint64_t));
+    wd_asm_atomic(&g->a, BPF_DW, BPF_ADD, R1, 0, R2);
+}
+
 void
 wd_gen_count(struct wd_gen *g, enum wd_counter counter)
 {
     if (g->opts->counters_fd < 0)
         return;
-    wd_asm_load_map_value(&g->a, R1, g->opts->counters_fd, counter * sizeof(uint64_t));
     wd_asm_mov_imm(&g->a, R2, 1);
-    wd_asm_atomic(&g->a, BPF_DW, BPF_ADD, R1, 0, R2);
+    add_count(g, counter);
+}
+
+/* Of an aggregate that the queue takes apart: its segments. */
+static void
+gen_count_match(struct wd_gen *g)
+{
+    uint32_t counted = wd_asm_label(&g->a);
+
+    if (g->opts->counters_fd < 0)
+        return;
+    wd_asm_mov_imm(&g->a, R2, 1);
+    if (g->opts->form == WD_GEN_WHOLE || g->opts->form == WD_GEN_WHOLE_AGGREGATES) {
+        wd_gen_load_skb(g, R1, SKB_GSO_SEGS);
+        wd_asm_jump_if_imm(&g->a, BPF_JEQ, R1, 0, counted);
+        wd_asm_mov(&g->a, R2, R1);
+    }
+    wd_asm_bind(&g->a, counted);
+    add_count(g, WD_COUNT_MATCHED);
 }
 
 void
@@ -235,7 +260,7 @@ gen_match(struct wd_gen *g)
 {
     wd_asm_bind(&g->a, g->accept);
     wd_gen_touch(g);
-    wd_gen_count(g, WD_COUNT_MATCHED);
+    gen_count_match(g);
     if (g->opts->mode == WD_GEN_SNIFF) {
         wd_gen_sniff(g);
         return;

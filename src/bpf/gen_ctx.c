@@ -115,9 +115,10 @@ void
 wd_gen_load_skb(struct wd_gen *g, int dst, enum wd_skb_field field)
 {
     static const size_t sk_buff[] = {
-        [SKB_LEN] = offsetof(struct __sk_buff, len),         [SKB_PRIORITY] = offsetof(struct __sk_buff, priority),
-        [SKB_HASH] = offsetof(struct __sk_buff, hash),       [SKB_TC_INDEX] = offsetof(struct __sk_buff, tc_index),
-        [SKB_IFINDEX] = offsetof(struct __sk_buff, ifindex), [SKB_GSO_SIZE] = offsetof(struct __sk_buff, gso_size),
+        [SKB_LEN] = offsetof(struct __sk_buff, len),           [SKB_PRIORITY] = offsetof(struct __sk_buff, priority),
+        [SKB_HASH] = offsetof(struct __sk_buff, hash),         [SKB_TC_INDEX] = offsetof(struct __sk_buff, tc_index),
+        [SKB_IFINDEX] = offsetof(struct __sk_buff, ifindex),   [SKB_GSO_SIZE] = offsetof(struct __sk_buff, gso_size),
+        [SKB_GSO_SEGS] = offsetof(struct __sk_buff, gso_segs),
     };
     const struct wd_kernel *kernel = g->opts->kernel;
 

@@ -179,8 +179,6 @@ wd_gen_sniff(struct wd_gen *g)
     wd_asm_mov(a, R1, R9);
     wd_asm_mov_imm(a, R2, BPF_RB_NO_WAKEUP);
     wd_asm_call(a, BPF_FUNC_ringbuf_discard);
-    gen_return_place(g);
-    wd_asm_jump(a, g->reject);
     wd_asm_bind(a, full);
     gen_return_place(g);
     wd_gen_count(g, WD_COUNT_RING_FULL);

@@ -5,15 +5,18 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define MS INT64_C(10000)     /* of 100 ns */
-#define SETTLE_TIME (50 * MS) /* no packet is longer on its way through the hooks as they were before */
-#define KEEP_TIME (1000 * MS) /* other handles may hold an echo before it comes to us */
-#define ENTRIES 8192          /* a power of two */
+#define MS INT64_C(10000)    /* of 100 ns */
+#define SETTLE_TIME (5 * MS) /* no packet is longer on its way through the hooks as they were before */
+#define KEEP_TIME (200 * MS) /* other handles may hold an echo before it comes to us */
+#define ENTRIES 8192         /* a power of two */
 #define PROBES 16
+#define COUNTED_TWICE 2 /* before and after */
 
 struct wd_echo {
     uint64_t digest;
     int64_t until; /* 100 ns; 0: free */
+    uint32_t seq;  /* of the verdict ... */
+    bool at_once;  /* ... and only what is read before that is confirmed can be the echo */
 };
 
 void
@@ -42,6 +45,8 @@ wd_echoes_look(struct wd_echoes *echoes, int64_t now, uint32_t seq)
         echoes->seen = count;
         echoes->changed_at = now;
         echoes->marked = false;
+    } else if (echoes->drained_at - echoes->changed_at > SETTLE_TIME) {
+        echoes->settled = count;
     } else if (!echoes->marked && now - echoes->changed_at > SETTLE_TIME) {
         echoes->mark = seq;
         echoes->marked = true;
@@ -51,10 +56,17 @@ wd_echoes_look(struct wd_echoes *echoes, int64_t now, uint32_t seq)
 void
 wd_echoes_confirm(struct wd_echoes *echoes, uint32_t seq)
 {
+    echoes->confirmed = seq;
     if (!echoes->marked || (int32_t)(seq - echoes->mark) < 0)
         return;
     echoes->settled = echoes->seen;
     echoes->marked = false;
+}
+
+void
+wd_echoes_drained(struct wd_echoes *echoes, int64_t now)
+{
+    echoes->drained_at = now;
 }
 
 /* Keyed, so that no sender can choose packets that are taken for each other. */
@@ -86,7 +98,7 @@ make_table(struct wd_echoes *echoes)
 
 /* Among the places for a digest: a free one, or else that of the one that is forgotten first. */
 void
-wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_t now)
+wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint32_t stamp, uint32_t seq, int64_t now)
 {
     struct wd_echo *place;
     uint64_t sum;
@@ -101,7 +113,12 @@ wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, int6
         if (next->until < place->until)
             place = next;
     }
-    *place = (struct wd_echo){.digest = sum, .until = now + KEEP_TIME};
+    *place = (struct wd_echo){
+        .digest = sum,
+        .until = now + KEEP_TIME,
+        .seq = seq,
+        .at_once = wd_echoes_now(echoes) - stamp <= COUNTED_TWICE,
+    };
     echoes->until = now + KEEP_TIME;
     echoes->fresh = true;
 }
@@ -117,7 +134,8 @@ wd_echoes_take(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_
     for (uint64_t i = 0; i < PROBES; i++) {
         struct wd_echo *echo = &echoes->table[(sum + i) % ENTRIES];
 
-        if (echo->digest == sum && echo->until > now) {
+        if (echo->digest == sum && echo->until > now &&
+            !(echo->at_once && (int32_t)(echoes->confirmed - echo->seq) >= 0)) {
             echo->until = 0;
             return true;
         }

@@ -22,7 +22,9 @@ struct wd_echoes {
     uint32_t settled;   /* what comes now was queued after that many */
     uint32_t mark;      /* verdicts from this one on confirm that `seen` is settled ... */
     bool marked;        /* ... if this is set */
+    uint32_t confirmed; /* last verdict whose echo, if it had one, was read */
     int64_t changed_at; /* when `seen` was noticed, 100 ns */
+    int64_t drained_at; /* when nothing was queued, last time, 100 ns */
     int64_t until;      /* nothing is remembered any more, 100 ns */
     uint64_t key;
     bool fresh;            /* something was remembered */
@@ -37,6 +39,8 @@ void wd_echoes_free(struct wd_echoes *echoes);
 void wd_echoes_look(struct wd_echoes *echoes, int64_t now, uint32_t seq);
 /* All messages were read that the kernel sent before it took the verdict seq. */
 void wd_echoes_confirm(struct wd_echoes *echoes, uint32_t seq);
+/* Nothing was queued any more. */
+void wd_echoes_drained(struct wd_echoes *echoes, int64_t now);
 
 /* To be kept with a packet that is taken, and asked for when it has gone back: may it come again? */
 static inline uint32_t
@@ -51,8 +55,13 @@ wd_echoes_now(const struct wd_echoes *echoes)
     return echoes->shifts ? atomic_load_explicit(echoes->shifts, memory_order_acquire) : echoes->settled;
 }
 
-/* This packet may come again.  Without memory it may do so unnoticed. */
-void wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_t now);
+/*
+ * This packet, taken at `stamp` and given back by the verdict seq, may come
+ * again: at once, or, if several hooks are new, a while later, when the handles of
+ * the others have had it.  Without memory it may do so unnoticed.
+ */
+void wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint32_t stamp, uint32_t seq,
+                      int64_t now);
 /* Is it one that was expected?  Then that one is forgotten. */
 bool wd_echoes_take(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_t now);
 

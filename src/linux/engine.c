@@ -237,6 +237,12 @@ open_divert(struct wd_handle *handle, struct wd_error *err)
     return error;
 }
 
+static void
+set_sniff_limits(struct wd_handle *handle)
+{
+    wd_sniff_set_limits(handle->sniff, handle->queue_length, (int64_t)handle->queue_time_ms * MS);
+}
+
 static int
 open_sniff(struct wd_handle *handle, struct wd_error *err)
 {
@@ -252,7 +258,7 @@ open_sniff(struct wd_handle *handle, struct wd_error *err)
         wd_ring_free(ring);
         return error;
     }
-    wd_sniff_set_length(handle->sniff, handle->queue_length);
+    set_sniff_limits(handle);
     return install_in_kernel(handle, WD_RULE_NONE, ring, err);
 }
 
@@ -328,7 +334,7 @@ handle_new(const struct wd_open *open)
     handle->queue_time_ms = WINDIVERT_PARAM_QUEUE_TIME_DEFAULT;
     handle->hold_time_ms = WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT;
     handle->counters_fd = -1;
-    handle->inject.fd4 = handle->inject.fd6 = handle->inject.fd_in = -1;
+    handle->inject.fd4 = handle->inject.fd6 = handle->inject.fd_in = handle->inject.fd_ct = -1;
     handle->entry.fd = -1;
     pthread_mutex_init(&handle->lock, NULL);
     wd_arena_init(&handle->arena, NULL);
@@ -552,7 +558,7 @@ set_limit(struct wd_handle *handle, uint32_t *limit, uint64_t value)
     limits = limits_of(handle);
     wd_queue_set_limits(handle->queue, &limits);
     if (handle->sniff)
-        wd_sniff_set_length(handle->sniff, handle->queue_length);
+        set_sniff_limits(handle);
 }
 
 struct reinstall {
@@ -671,15 +677,16 @@ out:
 }
 
 static int
-set_segments(struct wd_handle *handle, bool segments, struct wd_error *err)
+set_flag(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, bool on, struct wd_error *err)
 {
     int error;
 
     if (!is_divert(handle))
         return wd_error_set(err, -EOPNOTSUPP, "use it with a handle that diverts",
-                            "set SEGMENTS: the handle does not hold packets");
+                            "set parameter: the handle does not hold packets");
     pthread_mutex_lock(&handle->lock);
-    error = change_segments(handle, segments, err);
+    error = param == WINDIVERT_EXT_PARAM_SEGMENTS ? change_segments(handle, on, err)
+                                                  : wd_queue_set_fail_open(handle->queue, on, err);
     pthread_mutex_unlock(&handle->lock);
     return error;
 }
@@ -687,8 +694,8 @@ set_segments(struct wd_handle *handle, bool segments, struct wd_error *err)
 int
 wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 value, struct wd_error *err)
 {
-    if (param == WINDIVERT_EXT_PARAM_SEGMENTS && value <= 1)
-        return set_segments(handle, value, err);
+    if ((param == WINDIVERT_EXT_PARAM_SEGMENTS || param == WINDIVERT_EXT_PARAM_FAIL_OPEN) && value <= 1)
+        return set_flag(handle, param, value, err);
     if (param != WINDIVERT_EXT_PARAM_HOLD_TIME || value < WINDIVERT_EXT_PARAM_HOLD_TIME_MIN ||
         value > get_limit(handle, &handle->queue_time_ms))
         return wd_error_set(err, -EINVAL, NULL, "set extension parameter %d: unknown or out of range", (int)param);
@@ -696,21 +703,23 @@ wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
 }
 
 static bool
-get_segments(struct wd_handle *handle)
+get_flag(struct wd_handle *handle, const bool *flag)
 {
-    bool segments;
+    bool value;
 
     pthread_mutex_lock(&handle->lock);
-    segments = handle->segments;
+    value = *flag;
     pthread_mutex_unlock(&handle->lock);
-    return segments;
+    return value;
 }
 
 int
 wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 *ret_value, struct wd_error *err)
 {
     if (param == WINDIVERT_EXT_PARAM_SEGMENTS)
-        *ret_value = get_segments(handle);
+        *ret_value = get_flag(handle, &handle->segments);
+    else if (param == WINDIVERT_EXT_PARAM_FAIL_OPEN)
+        *ret_value = get_flag(handle, &handle->queue->fail_open);
     else if (param == WINDIVERT_EXT_PARAM_HOLD_TIME)
         *ret_value = get_limit(handle, &handle->hold_time_ms);
     else
@@ -722,27 +731,27 @@ wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
 static void
 count_as_dropped(WINDIVERT_EXT_STATS *stats)
 {
-    stats->DropFilter = stats->Delivered + stats->DropLength + stats->DropTime;
-    stats->Delivered = stats->NotReturned = stats->DropLength = stats->DropTime = 0;
+    stats->DropFilter = stats->Matched - stats->Queued;
+    stats->Matched = stats->DropFilter;
+    stats->Delivered = stats->NotReturned = stats->Queued = 0;
+    stats->DropLength = stats->DropSize = stats->DropTime = stats->DropBuffer = 0;
 }
 
 void
 wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats)
 {
+    uint64_t *matched = &handle->counters[WD_COUNT_MATCHED];
     WINDIVERT_EXT_STATS sniffed;
-    uint64_t matched = __atomic_load_n(&handle->counters[WD_COUNT_MATCHED], __ATOMIC_RELAXED);
 
-    wd_queue_get_stats(handle->queue, ret_stats);
-    ret_stats->Size = sizeof(*ret_stats);
+    wd_queue_get_stats(handle->queue, matched, ret_stats);
     if (handle->sniff) {
         wd_sniff_get_stats(handle->sniff, &sniffed);
-        ret_stats->Delivered = sniffed.Delivered;
-        ret_stats->Unmatched = sniffed.Unmatched;
-        ret_stats->DropBuffer = sniffed.DropBuffer;
-        ret_stats->DropLength = sniffed.DropLength;
-    }
-    if (handle->dropping)
+        sniffed.Injected = ret_stats->Injected;
+        *ret_stats = sniffed;
+    } else if (handle->dropping) {
         count_as_dropped(ret_stats);
-    else if (handle->flags & WINDIVERT_FLAG_DROP)
-        ret_stats->DropFilter = matched;
+    } else if (handle->flags & WINDIVERT_FLAG_DROP) {
+        ret_stats->DropFilter = ret_stats->Matched = __atomic_load_n(matched, __ATOMIC_RELAXED);
+    }
+    ret_stats->Size = sizeof(*ret_stats);
 }

@@ -8,14 +8,17 @@
 
 #include "core/error.h"
 #include "core/packet.h"
+#include "linux/conntrack.h"
 #include "linux/ruleset.h"
 
 struct wd_inject {
-    int fd4, fd6;             /* raw sockets; -1 where the family is not available */
-    int fd_in;                /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
-    int16_t priority;         /* of the handle */
-    uint32_t mark;            /* of outbound packets */
-    struct wd_ruleset *rules; /* that the inbound way is attached with */
+    int fd4, fd6;     /* raw sockets; -1 where the family is not available */
+    int fd_in;        /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
+    int fd_ct;        /* ctnetlink, once it was needed */
+    int16_t priority; /* of the handle */
+    uint32_t mark;    /* of outbound packets */
+    struct wd_questions *questions; /* what was received, as far as answers need it; NULL: nothing */
+    struct wd_ruleset *rules;       /* that the inbound way is attached with */
 };
 
 /* Sockets in the namespace of the ruleset, whose packets carry the tag of this handle priority. */
@@ -27,10 +30,11 @@ void wd_inject_set_mark(struct wd_inject *inject, uint32_t mark);
 
 /*
  * Sends packet->ip_len bytes outbound.  The kernel routes it by its
- * destination and rewrites the IPv4 header checksum.  ifindex: the interface
+ * addresses and rewrites the IPv4 header checksum.  ifindex: the interface
  * of a link-local or multicast destination, 0: the routing table's.  A packet
  * larger than the MTU leaves in pieces: TCP in segments, all other in fragments.  Not for two threads at once.
  * Never waits: -EAGAIN there is no room in the socket's buffer.
+ * -ENODEV no such interface, or none for a link-local destination;
  * -ENETUNREACH, -EHOSTUNREACH no route; -EMSGSIZE larger than the MTU, and not
  * to be fragmented (DF).  That a handle or rule behind ours drops it is no
  * error.
@@ -39,11 +43,20 @@ int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *p
 
 /*
  * As if the packet had just arrived on ifindex.  Not for two threads at once.  What is meant for the
- * loopback device goes the outbound way, which ends there.  -EOPNOTSUPP the
+ * loopback device goes the outbound way, which ends there.  IPv6 packets of
+ * more than 65,536 bytes arrive in fragments.  -EOPNOTSUPP the
  * kernel has no tcx; -ENODEV no such interface; -ENETDOWN it (or lo) is down;
  * -EAGAIN as above.
  */
 int wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);
+
+/*
+ * For a packet that the handle received, and for one that it is about to send
+ * as new: an answer to what it received passes the user's stateful rules
+ * (conntrack.h).
+ */
+void wd_inject_note(struct wd_inject *inject, const struct wd_packet *received, bool tracked);
+void wd_inject_expect(struct wd_inject *inject, const struct wd_packet *answer, int64_t now);
 
 /* After -EAGAIN for that packet: until there is room, or timeout_ms are over. */
 void wd_inject_wait(const struct wd_inject *inject, const struct wd_packet *packet, bool outbound, int timeout_ms);

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <libmnl/libmnl.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -18,6 +19,7 @@
 
 #define FIRST_QUEUE 0x5700 /* far from the low numbers that people use by hand */
 #define LAST_QUEUE 0xFEFF
+#define FIGURES "/proc/thread-self/net/netfilter/nfnetlink_queue"
 #define SPLIT_MAXLEN 16384        /* segments under way */
 #define RECEIVE_BUFFER (64 << 20) /* a limit, not an allocation; a full-size packet costs it about 2 KB + its bytes */
 #define SEND_BUFFER (4 << 20)
@@ -154,10 +156,11 @@ wd_nfq_open(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
 {
     int error;
 
-    *nfq = (struct wd_nfq){.fd = -1};
+    *nfq = (struct wd_nfq){.fd = -1, .figures_fd = -1};
     error = open_socket(nfq);
     if (!error)
         error = bind_both(nfq, maxlen);
+    nfq->figures_fd = open(FIGURES, O_RDONLY | O_CLOEXEC);
     if (error) {
         wd_nfq_close(nfq);
         return wd_error_set(err, error,
@@ -189,15 +192,68 @@ wd_nfq_set_maxlen(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err)
     return config_later(nfq, nlh, "the queue length", err);
 }
 
+static int
+set_flag(struct wd_nfq *nfq, uint16_t num, uint32_t flag, bool on, const char *what, struct wd_error *err)
+{
+    char buf[256] __attribute__((aligned(8)));
+    struct nlmsghdr *nlh = config_header(nfq, num, buf);
+
+    mnl_attr_put_u32(nlh, NFQA_CFG_FLAGS, htonl(on ? flag : 0));
+    mnl_attr_put_u32(nlh, NFQA_CFG_MASK, htonl(flag));
+    return config_later(nfq, nlh, what, err);
+}
+
 int
 wd_nfq_set_segments(struct wd_nfq *nfq, bool segments, struct wd_error *err)
 {
-    char buf[256] __attribute__((aligned(8)));
-    struct nlmsghdr *nlh = config_header(nfq, nfq->num, buf);
+    return set_flag(nfq, nfq->num, NFQA_CFG_F_GSO, !segments, "what becomes of aggregates", err);
+}
 
-    mnl_attr_put_u32(nlh, NFQA_CFG_FLAGS, htonl(segments ? 0 : NFQA_CFG_F_GSO));
-    mnl_attr_put_u32(nlh, NFQA_CFG_MASK, htonl(NFQA_CFG_F_GSO));
-    return config_later(nfq, nlh, "what becomes of aggregates", err);
+int
+wd_nfq_set_fail_open(struct wd_nfq *nfq, bool open, struct wd_error *err)
+{
+    return set_flag(nfq, nfq->num, NFQA_CFG_F_FAIL_OPEN, open, "what becomes of packets that do not fit", err);
+}
+
+/* Columns: number, port, packets, mode, range, dropped as the queue was full, as the buffer was full, last id, 1. */
+static void
+add_drops(const struct wd_nfq *nfq, const char *line, struct wd_nfq_drops *drops)
+{
+    unsigned int num, queue_full, buffer_full;
+
+    if (sscanf(line, "%u %*u %*u %*u %*u %u %u", &num, &queue_full, &buffer_full) != 3)
+        return;
+    if (num == nfq->num)
+        drops->queue = queue_full + buffer_full;
+    if (num == nfq->split)
+        drops->split = queue_full + buffer_full;
+}
+
+int
+wd_nfq_drops(const struct wd_nfq *nfq, struct wd_nfq_drops *ret_drops)
+{
+    struct wd_nfq_drops drops = {0};
+    char line[160];
+    FILE *file;
+    int fd;
+
+    if (nfq->figures_fd < 0)
+        return -ENOENT;
+    fd = fcntl(nfq->figures_fd, F_DUPFD_CLOEXEC, 0);
+    file = fd < 0 ? NULL : fdopen(fd, "r");
+    if (!file) {
+        int error = -errno;
+
+        if (fd >= 0)
+            close(fd);
+        return error;
+    }
+    rewind(file);
+    while (fgets(line, sizeof(line), file))
+        add_drops(nfq, line, &drops);
+    fclose(file);
+    *ret_drops = drops;
+    return 0;
 }
 
 /* Only for want of memory can it fail; a verdict that is not sent is a packet that is stuck: tries on. */
@@ -238,7 +294,9 @@ wd_nfq_close(struct wd_nfq *nfq)
 {
     if (nfq->fd >= 0)
         close(nfq->fd);
-    nfq->fd = -1;
+    if (nfq->figures_fd >= 0)
+        close(nfq->figures_fd);
+    nfq->fd = nfq->figures_fd = -1;
 }
 
 /* ---- Messages ----------------------------------------------------------- */
@@ -383,6 +441,12 @@ wd_nfq_batch_repeat(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id)
 
     nfq->seq = wd_nfq_batch_add(&split, batch, id, NF_REPEAT, NULL, 0, false);
     return nfq->seq;
+}
+
+uint32_t
+wd_nfq_batch_split(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id)
+{
+    return wd_nfq_batch_add(nfq, batch, id, (uint32_t)nfq->split << NF_VERDICT_QBITS | NF_QUEUE, NULL, 0, false);
 }
 
 uint32_t

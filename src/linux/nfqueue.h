@@ -20,6 +20,7 @@
 
 struct wd_nfq {
     int fd;
+    int figures_fd; /* /proc/net/netfilter/nfnetlink_queue of the namespace; -1: there is none */
     uint16_t num;   /* queue number */
     uint16_t split; /* of a second queue on the same socket: what comes there comes in segments, without bytes; each
                        is to be sent through the rules again (NF_REPEAT) */
@@ -61,6 +62,17 @@ struct wd_nfq_ack {
  * received or not, until their verdict; beyond they are dropped and counted.
  */
 int wd_nfq_open(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err);
+/*
+ * What the kernel dropped since the open because a queue, or the socket's
+ * buffer, was full: of the queue, and of that which takes aggregates apart.
+ */
+struct wd_nfq_drops {
+    uint32_t queue, split; /* wrap */
+};
+/* -errno, -ENOENT: the kernel does not tell. */
+int wd_nfq_drops(const struct wd_nfq *nfq, struct wd_nfq_drops *ret_drops);
+/* Whether packets that do not fit go on. */
+int wd_nfq_set_fail_open(struct wd_nfq *nfq, bool open, struct wd_error *err);
 /* Whether aggregates that come from now on are handed over in the packets that they are made of. */
 int wd_nfq_set_segments(struct wd_nfq *nfq, bool segments, struct wd_error *err);
 int wd_nfq_set_maxlen(struct wd_nfq *nfq, uint32_t maxlen, struct wd_error *err);
@@ -108,6 +120,8 @@ wd_nfq_batch_full(const struct wd_nfq_batch *batch)
  * bytes.  ack: the kernel is to confirm it.  Returns the message's sequence
  * number.
  */
+/* Moves a packet of the queue to the queue `split`, where it comes in segments. */
+uint32_t wd_nfq_batch_split(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id);
 /* Sends a packet of the queue `split` through the rules again. */
 uint32_t wd_nfq_batch_repeat(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id);
 uint32_t wd_nfq_batch_add(struct wd_nfq *nfq, struct wd_nfq_batch *batch, uint32_t id, uint32_t verdict,

@@ -169,7 +169,7 @@ generate(const struct planner *planner, const struct wd_prog *prog, const struct
         .loopback = rule->dev == WD_RULE_LOOPBACK_DEV,
         .oif = rule->dev == WD_RULE_LOOPBACK_DEV ? LOOPBACK_IFINDEX : rule->oif,
         .inject_magic = wd_inbound_magic(),
-        .counters_fd = opts->counters_fd,
+        .counters_fd = rule->min_length ? -1 : opts->counters_fd, /* what is split is counted when it comes again */
         .ring_fd = rule->min_length ? -1 : opts->ring_fd,
         .bounded = !wd_bpf_can_loop() || !wd_tier_has(WD_FEATURE_MAY_GOTO),
         .kernel = kernel_at(planner, rule->hook),

@@ -56,7 +56,7 @@ expect_echoes(struct wd_queue *queue)
     for (const struct wd_slot *slot = queue->sent.last; slot && (int32_t)(slot->seq - queue->flushed) > 0;
          slot = slot->prev)
         if (slot->delivered && slot->shift != now)
-            wd_echoes_expect(&queue->echoes, slot->data, slot->cap_len, wd_now());
+            wd_echoes_expect(&queue->echoes, slot->data, slot->cap_len, slot->shift, slot->seq, wd_now());
     queue->flushed = queue->nfq.seq;
 }
 
@@ -291,12 +291,47 @@ drop_unread(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
     wd_queue_give_up(queue, slot);
 }
 
+/* The same of a packet that the queue cannot keep: it may go on instead. */
+static void
+refuse(struct wd_queue *queue, struct wd_slot *slot, UINT64 *counter)
+{
+    if (!queue->fail_open) {
+        drop_unread(queue, slot, counter);
+        return;
+    }
+    queue->stats.PassedOpen++;
+    wd_queue_accept(queue, slot, false);
+}
+
+/*
+ * Datagrams that were sent, or came in, as one (UDP_SEGMENT): the program is
+ * given each, as no program could know where one ends, and neither the kernel
+ * nor a receiver what to make of them changed or as a new packet.
+ */
+static bool
+is_datagrams(const struct wd_nfq_packet *nfq)
+{
+    struct wd_packet packet;
+
+    return nfq->gso && wd_packet_parse(nfq->payload, nfq->cap_len, &packet) && packet.l4 == WD_L4_UDP;
+}
+
+static void
+split(struct wd_queue *queue, const struct wd_nfq_packet *nfq)
+{
+    queue->pulled++;
+    queue->uncounted++;
+    wd_nfq_batch_split(&queue->nfq, &queue->batch, nfq->id);
+    send_if_full(queue);
+}
+
 static void
 take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int index, int64_t now)
 {
     struct wd_slot *slot = wd_slot_get(&queue->pool);
     struct wd_packet packet;
 
+    queue->pulled++;
     if (nfq->cap_len == WD_TAIL_FROM && queue->tails && wd_tails_complete(queue->tails, nfq->payload, nfq->len))
         nfq->cap_len = nfq->len;
     if (!slot || !slot_fill(queue, slot, nfq, index)) {
@@ -310,6 +345,7 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
     slot->shift = wd_echoes_stamp(&queue->echoes);
     slot->delivered = false;
     if (wd_echoes_take(&queue->echoes, slot->data, slot->cap_len, now)) {
+        queue->uncounted++;
         wd_queue_accept(queue, slot, false);
         return;
     }
@@ -323,9 +359,13 @@ take_packet(struct wd_queue *queue, struct wd_nfq_packet *nfq, unsigned int inde
     if (!matches(queue, slot, &packet)) {
         queue->stats.Unmatched++;
         wd_queue_accept(queue, slot, false);
-    } else if (queue->ready.count >= queue->limits.length || queue->ready_bytes + slot->len > queue->limits.size) {
-        drop_unread(queue, slot, &queue->stats.DropLength);
+    } else if (queue->ready.count >= queue->limits.length) {
+        refuse(queue, slot, &queue->stats.DropLength);
+    } else if (queue->ready_bytes + slot->len > queue->limits.size) {
+        refuse(queue, slot, &queue->stats.DropSize);
     } else {
+        if (!queue->recv_only)
+            wd_inject_note(queue->inject, &packet, !slot->outbound);
         ready_append(queue, slot);
     }
 }
@@ -356,7 +396,10 @@ take_messages(struct wd_queue *queue, int count, uint32_t seq)
     for (int i = 0; i < count; i++) {
         switch (wd_nfq_parse(queue->iov[i].iov_base, queue->msgs[i].msg_len, &packet, &ack)) {
         case WD_NFQ_PACKET:
-            take_packet(queue, &packet, (unsigned int)i, now);
+            if (is_datagrams(&packet))
+                split(queue, &packet);
+            else
+                take_packet(queue, &packet, (unsigned int)i, now);
             break;
         case WD_NFQ_ACK:
             take_ack(queue, &ack);
@@ -368,8 +411,10 @@ take_messages(struct wd_queue *queue, int count, uint32_t seq)
             break;
         }
     }
-    if (count < WD_QUEUE_PULL)
+    if (count < WD_QUEUE_PULL) {
         confirm(queue, seq);
+        wd_echoes_drained(&queue->echoes, now);
+    }
     wd_queue_flush(queue);
 }
 
@@ -426,7 +471,7 @@ expire_ready(struct wd_queue *queue, int64_t now)
         struct wd_slot *slot = queue->ready.first;
 
         ready_remove(queue, slot);
-        drop_unread(queue, slot, &queue->stats.DropTime);
+        refuse(queue, slot, &queue->stats.DropTime);
     }
 }
 
@@ -654,7 +699,7 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     pthread_mutex_init(&queue->lock, NULL);
     pthread_cond_init(&queue->followers, NULL);
     queue->limits = *limits;
-    queue->nfq.fd = -1;
+    queue->nfq.fd = queue->nfq.figures_fd = -1;
     queue->nat_fd = -1;
     queue->kick_fd = -1;
     wd_inbound_mac(queue->inbound_mac);
@@ -805,11 +850,66 @@ wd_queue_set_limits(struct wd_queue *queue, const struct wd_queue_limits *limits
     pthread_mutex_unlock(&queue->lock);
 }
 
+int
+wd_queue_set_fail_open(struct wd_queue *queue, bool open, struct wd_error *err)
+{
+    int error;
+
+    pthread_mutex_lock(&queue->lock);
+    error = wd_nfq_set_fail_open(&queue->nfq, open, err);
+    if (!error)
+        queue->fail_open = open;
+    pthread_mutex_unlock(&queue->lock);
+    return error;
+}
+
+/* The kernel's counters wrap at 32 bits. */
+static void
+read_drops(struct wd_queue *queue)
+{
+    struct wd_nfq_drops drops;
+
+    if (wd_nfq_drops(&queue->nfq, &drops) < 0)
+        return;
+    queue->dropped += (uint32_t)(drops.queue - queue->drops.queue);
+    queue->dropped_split += (uint32_t)(drops.split - queue->drops.split);
+    queue->drops = drops;
+}
+
+/*
+ * What the programs let through and what nobody has seen since is on its way; or
+ * the kernel let it pass a queue that was full, where it was told to.  Segments that
+ * the kernel could not queue were not counted yet.
+ */
+static void
+add_up(struct wd_queue *queue, uint64_t matched, WINDIVERT_EXT_STATS *stats)
+{
+    uint64_t known = queue->pulled + queue->dropped, missing = matched > known ? matched - known : 0;
+
+    stats->DropBuffer += queue->dropped + queue->dropped_split;
+    stats->Queued = queue->ready.count;
+    if (queue->fail_open)
+        stats->PassedOpen += missing;
+    else
+        stats->Queued += missing;
+    stats->Matched = known + missing + queue->dropped_split - queue->uncounted - stats->Unmatched;
+}
+
 void
-wd_queue_get_stats(struct wd_queue *queue, WINDIVERT_EXT_STATS *ret_stats)
+wd_queue_get_stats(struct wd_queue *queue, const uint64_t *matched, WINDIVERT_EXT_STATS *ret_stats)
 {
     pthread_mutex_lock(&queue->lock);
+    if (queue->nfq.fd >= 0 && !queue->aborted) {
+        pull_all(queue);
+        read_drops(queue);
+    }
     *ret_stats = queue->stats;
     ret_stats->Held = queue->held.list.count;
+    if (queue->nfq.fd >= 0)
+        add_up(queue, __atomic_load_n(matched, __ATOMIC_RELAXED), ret_stats);
+    if (queue->waiters && queue->ready.first)
+        pthread_cond_signal(&queue->followers);
+    if (queue->ready.first || queue->sent.first)
+        kick(queue);
     pthread_mutex_unlock(&queue->lock);
 }

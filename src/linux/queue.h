@@ -47,6 +47,7 @@ struct wd_queue {
     bool has_reader; /* one thread waits in recvmmsg() */
     uint32_t waiters;
     bool shut_recv, shut_send, aborted;
+    bool fail_open; /* what cannot be kept goes on */
     bool recv_only; /* what is received is never returned: dropped at once */
     bool unwatched; /* the janitor sleeps until the kernel has something: tell it when something is held */
     int kick_fd;    /* by this eventfd; -1: there is no janitor */
@@ -73,6 +74,10 @@ struct wd_queue {
     struct wd_nfq_batch batch; /* of verdicts, under the lock */
 
     WINDIVERT_EXT_STATS stats;
+    uint64_t pulled;           /* packets, without those of the queue that takes aggregates apart */
+    uint64_t uncounted;        /* of them: had come before, or come again in parts */
+    struct wd_nfq_drops drops; /* as last read */
+    uint64_t dropped, dropped_split;
 };
 
 int64_t wd_now(void); /* CLOCK_MONOTONIC in 100 ns: what Timestamp holds */
@@ -127,6 +132,8 @@ bool wd_queue_wants_watch(struct wd_queue *queue);
 int64_t wd_queue_tick(struct wd_queue *queue, int64_t now, int64_t *interval);
 
 void wd_queue_close_fds(struct wd_queue *queue); /* in a forked child */
-void wd_queue_get_stats(struct wd_queue *queue, WINDIVERT_EXT_STATS *ret_stats);
+/* matched: counter of the programs, in which every packet is that they let through to this queue. */
+void wd_queue_get_stats(struct wd_queue *queue, const uint64_t *matched, WINDIVERT_EXT_STATS *ret_stats);
+int wd_queue_set_fail_open(struct wd_queue *queue, bool open, struct wd_error *err);
 
 #endif

@@ -113,8 +113,10 @@ inject_copy(struct wd_queue *queue, const struct item *item)
     error = finish_bytes(copy, item->len, addr);
     if (queue->forward)
         wd_ttl_increment(copy, item->len);
-    if (!error && wd_packet_parse(copy, item->len, &packet))
+    if (!error && wd_packet_parse(copy, item->len, &packet)) {
+        wd_inject_expect(queue->inject, &packet, wd_now());
         error = inject_when_room(queue, &packet, addr);
+    }
     wd_slot_big_put(&queue->pool, copy);
     return error;
 }
@@ -129,7 +131,22 @@ inject_new(struct wd_queue *queue, const struct item *item)
     return error;
 }
 
-/* A changed packet that is too long for a verdict: a new one goes on in its place. */
+/*
+ * A forwarded packet whose way is another now.  The kernel has routed it; it
+ * routes a returned packet anew only outbound.
+ */
+static bool
+goes_elsewhere(const struct wd_queue *queue, const struct item *item)
+{
+    uint32_t at = item->packet.version == 4 ? 16 : 24, len = item->packet.version == 4 ? 4 : 16;
+
+    if (!queue->forward || !item->addr->Network.IfIdx)
+        return false;
+    return item->addr->Network.IfIdx != item->slot->ifindex ||
+           memcmp(item->data + at, item->slot->data + at, len) != 0;
+}
+
+/* A changed packet that cannot go on by a verdict: a new one goes on in its place. */
 static int
 replace_held(struct wd_queue *queue, const struct item *item)
 {
@@ -157,7 +174,7 @@ return_held(struct wd_queue *queue, const struct item *item)
 
     if (changed && slot->cap_len < slot->len)
         return -EINVAL; /* its end is in the kernel only */
-    if (changed && item->len > WD_NFQ_PAYLOAD_MAX)
+    if (changed && (item->len > WD_NFQ_PAYLOAD_MAX || goes_elsewhere(queue, item)))
         return replace_held(queue, item);
     if (changed) {
         uint8_t ttl = item->data[item->packet.version == 4 ? 8 : 7];
@@ -170,6 +187,8 @@ return_held(struct wd_queue *queue, const struct item *item)
         error = finish_bytes(slot->data, slot->cap_len, item->addr);
         if (error)
             return error;
+        if (slot->outbound) /* conntrack is still ahead of it */
+            wd_inject_expect(queue->inject, &item->packet, wd_now());
     }
     wd_held_remove(&queue->held, slot);
     wd_queue_accept(queue, slot, changed);
@@ -217,7 +236,7 @@ explain_send(int error, struct wd_error *err)
         return wd_error_set(err, error, "inbound injection needs tcx (Linux 6.6)",
                             "send: new packets cannot be injected inbound on this system");
     case -ENODEV:
-        return wd_error_set(err, -EINVAL, "an inbound packet needs pAddr->Network.IfIdx",
+        return wd_error_set(err, -EINVAL, "inbound packets and link-local destinations need pAddr->Network.IfIdx",
                             "send: there is no such interface");
     case -ENETDOWN:
         return wd_error_set(err, error, "bring up the interface, and lo", "send: the interface is down");

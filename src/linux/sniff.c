@@ -14,6 +14,7 @@
 #include "core/bytes.h"
 #include "core/cksum.h"
 #include "core/packet.h"
+#include "linux/queue.h"
 
 #define NAP_NS 50000 /* a reader that has just emptied the ring naps so long before it asks to be woken */
 #define IP6_LEN 40
@@ -28,6 +29,7 @@ struct wd_sniff {
     struct wd_ring *rings; /* oldest first; only the last one is written to */
     uint64_t *counters;
     const struct wd_prog *exact;
+    int64_t time;            /* records that are older are not delivered, 100 ns */
     struct wd_record *first; /* room for the beginning of a large aggregate; NULL until there is one */
     WINDIVERT_EXT_STATS stats;
 };
@@ -211,17 +213,22 @@ deliver(struct wd_sniff *sniff, const struct wd_record *record, const struct wd_
 static void
 take_records(struct wd_sniff *sniff, struct wd_recv *io, bool *ret_cut)
 {
+    const uint64_t oldest = (uint64_t)(wd_now() - sniff->time);
     const struct wd_record *record;
     struct wd_packet packet;
     unsigned long next;
 
     while (io->ret_count < io->addr_count && (record = next_record(sniff, &next))) {
+        bool late = record->ktime_ns / 100 < oldest;
+
         if (is_aggregate(record))
             record = cut_aggregate(sniff, record);
         if (!record)
             sniff->stats.DropBuffer++;
         else if (!record_matches(sniff, record, &packet))
             sniff->stats.Unmatched++;
+        else if (late)
+            sniff->stats.DropTime++;
         else if (!deliver(sniff, record, &packet, io, ret_cut))
             return;
         wd_ring_advance(sniff->rings, next);
@@ -352,17 +359,34 @@ wd_sniff_rings(struct wd_sniff *sniff)
 }
 
 void
-wd_sniff_set_length(struct wd_sniff *sniff, uint32_t length)
+wd_sniff_set_limits(struct wd_sniff *sniff, uint32_t length, int64_t time)
 {
+    pthread_mutex_lock(&sniff->lock);
+    sniff->time = time;
     __atomic_store_n(&sniff->counters[WD_COUNT_LIMIT], length, __ATOMIC_RELAXED);
+    pthread_mutex_unlock(&sniff->lock);
 }
 
+static uint64_t
+counter(const struct wd_sniff *sniff, enum wd_counter slot)
+{
+    return __atomic_load_n(&sniff->counters[slot], __ATOMIC_RELAXED);
+}
+
+/* A program counts a match before it knows where it goes; between the two the packet is queued. */
 void
 wd_sniff_get_stats(struct wd_sniff *sniff, WINDIVERT_EXT_STATS *ret_stats)
 {
+    uint64_t known;
+
     pthread_mutex_lock(&sniff->lock);
     *ret_stats = sniff->stats;
-    ret_stats->DropBuffer += __atomic_load_n(&sniff->counters[WD_COUNT_RING_FULL], __ATOMIC_RELAXED);
-    ret_stats->DropLength = __atomic_load_n(&sniff->counters[WD_COUNT_TOO_MANY], __ATOMIC_RELAXED);
+    ret_stats->DropBuffer += counter(sniff, WD_COUNT_RING_FULL);
+    ret_stats->DropLength += counter(sniff, WD_COUNT_TOO_MANY);
+    known = ret_stats->Delivered + ret_stats->DropTime + ret_stats->DropBuffer + ret_stats->DropLength;
+    ret_stats->Matched = counter(sniff, WD_COUNT_MATCHED) - ret_stats->Unmatched;
+    if (ret_stats->Matched < known)
+        ret_stats->Matched = known;
+    ret_stats->Queued = ret_stats->Matched - known;
     pthread_mutex_unlock(&sniff->lock);
 }

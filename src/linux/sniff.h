@@ -26,7 +26,8 @@ void wd_sniff_set_exact(struct wd_sniff *sniff, const struct wd_prog *exact);
 int wd_sniff_recv(struct wd_sniff *sniff, struct wd_recv *io);
 void wd_sniff_shut(struct wd_sniff *sniff);  /* what is in the ring can be received, then -ENODATA */
 void wd_sniff_abort(struct wd_sniff *sniff); /* every call returns -ECANCELED from now on */
-void wd_sniff_set_length(struct wd_sniff *sniff, uint32_t length); /* packets not yet received; more are dropped */
+/* Packets not yet received: more than length are dropped, and those older than time, 100 ns, at the next receive. */
+void wd_sniff_set_limits(struct wd_sniff *sniff, uint32_t length, int64_t time);
 void wd_sniff_get_stats(struct wd_sniff *sniff, WINDIVERT_EXT_STATS *ret_stats);
 void wd_sniff_close_fds(struct wd_sniff *sniff); /* in a forked child */
 

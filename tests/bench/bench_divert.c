@@ -141,7 +141,7 @@ ours_stop(struct ours *o)
     pthread_join(o->thread, NULL);
     CHECK(WinDivertExtGetStats(o->h, &s) && s.Delivered > 1000, "only %llu packets were delivered",
           (unsigned long long)s.Delivered);
-    lost = s.NotReturned + s.DropLength + s.DropTime + s.DropBuffer + s.DropFlushed;
+    lost = s.NotReturned + s.DropLength + s.DropSize + s.DropTime + s.DropBuffer + s.DropFlushed;
     if (lost)
         printf("# %s, batch %u: %llu of %llu packets lost\n", o->sniff ? "sniff" : "divert", o->batch,
                (unsigned long long)lost, (unsigned long long)(lost + s.Delivered));

@@ -60,6 +60,12 @@ extern const struct e2e_test e2e_rules_tests[];
 extern const struct e2e_test e2e_beside_tests[];
 extern const struct e2e_test e2e_segments_tests[];
 extern const struct e2e_test e2e_shift_tests[];
+extern const struct e2e_test e2e_icmp_tests[];
+extern const struct e2e_test e2e_tags_tests[];
+extern const struct e2e_test e2e_refuse_tests[];
+extern const struct e2e_test e2e_sums_tests[];
+extern const struct e2e_test e2e_arrival_tests[];
+extern const struct e2e_test e2e_pieces_tests[];
 
 #define E2E_A4 "10.77.0.1"
 #define E2E_B4 "10.77.0.2"
@@ -144,8 +150,21 @@ void e2e_add_link(void);
 /* Brings up one end, named anew or in another namespace, as the first (wa) or the other. */
 void e2e_configure_link(const char *ns, const char *ifname, bool first);
 void e2e_set_table(const char *ns, const char *body); /* adds to table inet t; no single quotes */
+/*
+ * A packet socket that sees what comes and goes on an interface, from the
+ * network header on; non-blocking.  e2e_captured: the next packet within ms
+ * for which want says true, its length; 0: none.
+ */
+int e2e_capture(const char *ns, const char *ifname);
+typedef bool (*e2e_want)(const uint8_t *packet, unsigned len, void *arg);
+unsigned e2e_captured(int fd, uint8_t *buf, unsigned ms, e2e_want want, void *arg);
+bool e2e_is_udp_to(const uint8_t *packet, unsigned len, void *port); /* uint16_t: to that port */
+/* A counter of /proc/net/snmp ("Udp", "InCsumErrors"), snmp6 ("Udp6", ...) or netstat ("TcpExt", ...). */
+uint64_t e2e_snmp(const char *ns, const char *group, const char *name);
 void e2e_delete_table(const char *ns);
-uint64_t e2e_nft_counter(const char *ns, const char *name);        /* named counter of table inet t */
+uint64_t e2e_nft_counter(const char *ns, const char *name); /* named counter of table inet t */
+/* Checksums by the device on transmission, aggregates to the device or to the stack, aggregates on receipt. */
+void e2e_offload(const char *ns, const char *ifname, bool tx, bool gso, bool gro);
 void e2e_tx_checksum(const char *ns, const char *ifname, bool on); /* checksum and segmentation offload */
 
 /* ---- leftovers (leftover.c) -------------------------------------------- */
@@ -209,6 +228,14 @@ size_t e2e_size_64(uint32_t i);
 size_t e2e_size_mixed(uint32_t i);        /* 0..65507, mostly small, the extremes among them */
 size_t e2e_size_unfragmented(uint32_t i); /* 0..1400 */
 
+int e2e_tcp_listener(const char *ns, const char *ip, uint16_t port);
+/* A client whose SYN is under way. */
+int e2e_connecting(const char *ns, const char *ip, uint16_t port);
+/* Waits for the events, which bring this SO_ERROR; closes the socket. */
+void e2e_expect_error(int fd, short events, unsigned ms, int want);
+/* A connection from a client in ns. */
+void e2e_tcp_pair(int listener, const char *ns, const char *ip, uint16_t port, int *ret_client, int *ret_server);
+
 struct e2e_tcp {
     const char *client_ns, *server_ns, *server_ip;
     uint16_t port;
@@ -268,9 +295,20 @@ bool e2e_ip_sum_right(const uint8_t *packet, const struct e2e_view *v);
 bool e2e_transport_sum_right(const uint8_t *packet, const struct e2e_view *v);
 /* Sets the lengths of a UDP packet for `payload` bytes; returns the packet's new length. */
 unsigned e2e_udp_resize(uint8_t *packet, const struct e2e_view *v, unsigned payload);
+/* The IP header of a packet with `len` bytes behind it, checksum 0; returns its length. */
+unsigned e2e_make_ip(uint8_t *packet, const char *src, const char *dst, uint8_t proto, unsigned len);
 /* A UDP packet with checksums 0; returns its length. */
 unsigned e2e_make_udp(uint8_t *packet, const char *src, uint16_t sport, const char *dst, uint16_t dport,
                       const void *payload, unsigned len);
+/* An ICMP or ICMPv6 message, checksums right; word: what follows the checksum. */
+unsigned e2e_make_icmp(uint8_t *packet, const char *src, const char *dst, uint8_t type, uint8_t code, uint32_t word,
+                       const void *body, unsigned len);
+/* All checksums of a whole packet made right; of a fragment the IP header's. */
+void e2e_fill_sums(uint8_t *packet);
+/* Source and destination exchanged; the sums stay right. */
+void e2e_swap_ends(uint8_t *packet);
+/* Makes of a SYN the RST|ACK that refuses it; returns its length. */
+unsigned e2e_make_reset(uint8_t *packet);
 /* An address for a new outbound packet, checksum flags clear. */
 WINDIVERT_ADDRESS e2e_new_outbound(bool v6);
 /* For a new packet that comes in, or is to be forwarded, by an interface. */

@@ -82,14 +82,23 @@ e2e_ip_sum_right(const uint8_t *packet, const struct e2e_view *v)
     return fold(add_words(0, packet, v->transport)) == 0xffff;
 }
 
-bool
-e2e_transport_sum_right(const uint8_t *packet, const struct e2e_view *v)
+/* With the pseudo header, which ICMP over IPv4 has not. */
+static uint16_t
+transport_sum(const uint8_t *packet, const struct e2e_view *v)
 {
     unsigned len = v->end - v->transport;
     uint64_t sum = (uint64_t)len + v->proto;
 
     sum = v->v6 ? add_words(sum, packet + 8, 32) : add_words(sum, packet + 12, 8);
-    return fold(add_words(sum, packet + v->transport, len)) == 0xffff;
+    if (v->proto == IPPROTO_ICMP)
+        sum = 0;
+    return fold(add_words(sum, packet + v->transport, len));
+}
+
+bool
+e2e_transport_sum_right(const uint8_t *packet, const struct e2e_view *v)
+{
+    return transport_sum(packet, v) == 0xffff;
 }
 
 unsigned
@@ -106,28 +115,126 @@ e2e_udp_resize(uint8_t *packet, const struct e2e_view *v, unsigned payload)
 }
 
 unsigned
+e2e_make_ip(uint8_t *packet, const char *src, const char *dst, uint8_t proto, unsigned len)
+{
+    bool v6 = strchr(src, ':') != NULL;
+
+    memset(packet, 0, 40);
+    if (v6) {
+        packet[0] = 0x60;
+        put16(packet + 4, len);
+        packet[6] = proto;
+        packet[7] = 64;
+        CHECK(inet_pton(AF_INET6, src, packet + 8) == 1 && inet_pton(AF_INET6, dst, packet + 24) == 1, "address");
+        return 40;
+    }
+    packet[0] = 0x45;
+    put16(packet + 2, 20 + len);
+    packet[8] = 64;
+    packet[9] = proto;
+    CHECK(inet_pton(AF_INET, src, packet + 12) == 1 && inet_pton(AF_INET, dst, packet + 16) == 1, "address");
+    return 20;
+}
+
+unsigned
 e2e_make_udp(uint8_t *packet, const char *src, uint16_t sport, const char *dst, uint16_t dport, const void *payload,
              unsigned len)
 {
-    struct e2e_view v = {.transport = 40, .v6 = strchr(src, ':') != NULL};
+    unsigned at = e2e_make_ip(packet, src, dst, IPPROTO_UDP, 8 + len);
 
-    memset(packet, 0, 48);
-    if (v.v6) {
-        packet[0] = 0x60;
-        packet[6] = IPPROTO_UDP;
-        packet[7] = 64;
-        CHECK(inet_pton(AF_INET6, src, packet + 8) == 1 && inet_pton(AF_INET6, dst, packet + 24) == 1, "address");
-    } else {
-        v.transport = 20;
-        packet[0] = 0x45;
-        packet[8] = 64;
-        packet[9] = IPPROTO_UDP;
-        CHECK(inet_pton(AF_INET, src, packet + 12) == 1 && inet_pton(AF_INET, dst, packet + 16) == 1, "address");
+    put16(packet + at, sport);
+    put16(packet + at + 2, dport);
+    put16(packet + at + 4, 8 + len);
+    put16(packet + at + 6, 0);
+    memcpy(packet + at + 8, payload, len);
+    return at + 8 + len;
+}
+
+unsigned
+e2e_make_icmp(uint8_t *packet, const char *src, const char *dst, uint8_t type, uint8_t code, uint32_t word,
+              const void *body, unsigned len)
+{
+    unsigned at = e2e_make_ip(packet, src, dst, strchr(src, ':') ? IPPROTO_ICMPV6 : IPPROTO_ICMP, 8 + len);
+
+    packet[at] = type;
+    packet[at + 1] = code;
+    put16(packet + at + 4, word >> 16);
+    put16(packet + at + 6, word);
+    memcpy(packet + at + 8, body, len);
+    e2e_fill_sums(packet);
+    return at + 8 + len;
+}
+
+/* Where the checksum of a transport is, in its header. */
+static unsigned
+sum_offset(uint8_t proto)
+{
+    return proto == IPPROTO_TCP ? 16 : proto == IPPROTO_UDP ? 6 : 2;
+}
+
+void
+e2e_fill_sums(uint8_t *packet)
+{
+    struct e2e_view v;
+    uint8_t *sum;
+    uint16_t value;
+
+    CHECK(e2e_view(packet, E2E_PACKET_MAX, &v), "no packet");
+    if (!v.v6) {
+        put16(packet + 10, 0);
+        put16(packet + 10, (uint16_t)~fold(add_words(0, packet, v.transport)));
     }
-    put16(packet + v.transport, sport);
-    put16(packet + v.transport + 2, dport);
-    memcpy(packet + v.transport + 8, payload, len);
-    return e2e_udp_resize(packet, &v, len);
+    if (v.fragment)
+        return;
+    sum = packet + v.transport + sum_offset(v.proto);
+    put16(sum, 0);
+    value = (uint16_t)~transport_sum(packet, &v);
+    put16(sum, value || v.proto != IPPROTO_UDP ? value : 0xffff);
+}
+
+static void
+swap_bytes(uint8_t *a, uint8_t *b, unsigned len)
+{
+    for (; len; len--, a++, b++) {
+        uint8_t keep = *a;
+
+        *a = *b;
+        *b = keep;
+    }
+}
+
+void
+e2e_swap_ends(uint8_t *packet)
+{
+    struct e2e_view v;
+
+    CHECK(e2e_view(packet, E2E_PACKET_MAX, &v), "no packet");
+    swap_bytes(packet + (v.v6 ? 8 : 12), packet + (v.v6 ? 24 : 16), v.v6 ? 16 : 4);
+    if (v.proto == IPPROTO_TCP || v.proto == IPPROTO_UDP)
+        swap_bytes(packet + v.transport, packet + v.transport + 2, 2);
+}
+
+unsigned
+e2e_make_reset(uint8_t *packet)
+{
+    struct e2e_view v;
+    uint8_t *tcp;
+    unsigned len;
+
+    e2e_swap_ends(packet);
+    CHECK(e2e_view(packet, E2E_PACKET_MAX, &v) && v.proto == IPPROTO_TCP, "no TCP packet");
+    tcp = packet + v.transport;
+    memcpy(tcp + 8, tcp + 4, 4);
+    for (unsigned i = 11; i >= 8 && ++tcp[i] == 0; i--)
+        ;
+    memset(tcp + 4, 0, 4);
+    tcp[12] = 5 << 4;
+    tcp[13] = 0x14; /* RST, ACK */
+    memset(tcp + 14, 0, 6);
+    len = v.transport + 20;
+    put16(packet + (v.v6 ? 4 : 2), v.v6 ? 20 : len);
+    e2e_fill_sums(packet);
+    return len;
 }
 
 WINDIVERT_ADDRESS

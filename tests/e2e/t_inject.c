@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
 /* New packets into the inbound path: who accepts them, who sees them, what is refused. */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
@@ -140,42 +141,110 @@ inject_in_refused(void)
 static void
 inject_in_reset(void)
 {
-    struct sockaddr_storage to;
-    socklen_t to_len = e2e_sockaddr(E2E_B4, PORT, &to);
-    int fd = e2e_socket("a", AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), error = 0;
-    socklen_t error_len = sizeof(error);
     HANDLE h = e2e_open("outbound and tcp.Syn and tcp.DstPort == 5001", 0, 0);
-    struct pollfd p = {.fd = fd, .events = POLLOUT};
-    PWINDIVERT_IPHDR ip;
-    PWINDIVERT_TCPHDR tcp;
+    int fd = e2e_connecting("a", E2E_B4, PORT);
     WINDIVERT_ADDRESS addr;
     uint8_t buf[2048];
-    UINT32 swap;
-    UINT16 port;
 
-    CHECK(connect(fd, (struct sockaddr *)&to, to_len) < 0 && errno == EINPROGRESS, "connect: error %d", errno);
     e2e_recv_packet(h, buf, &addr);
-    CHECK_API(WinDivertHelperParsePacket(buf, 40, &ip, NULL, NULL, NULL, NULL, &tcp, NULL, NULL, NULL, NULL, NULL));
-    swap = ip->SrcAddr;
-    ip->SrcAddr = ip->DstAddr;
-    ip->DstAddr = swap;
-    port = tcp->SrcPort;
-    tcp->SrcPort = tcp->DstPort;
-    tcp->DstPort = port;
-    tcp->AckNum = WinDivertHelperHtonl(WinDivertHelperNtohl(tcp->SeqNum) + 1);
-    tcp->SeqNum = 0;
-    tcp->HdrLength = 5;
-    tcp->Syn = 0;
-    tcp->Rst = tcp->Ack = 1;
-    ip->Length = WinDivertHelperHtons(40);
     addr.Outbound = 0;
     addr.Network.IfIdx = e2e_ifindex("a", "va");
-    CHECK_API(WinDivertHelperCalcChecksums(buf, 40, &addr, 0));
-    e2e_send_packet(h, buf, 40, &addr);
-    CHECK(poll(&p, 1, 900) == 1, "the connection was not refused before the SYN is repeated");
-    CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &error_len) == 0 && error == ECONNREFUSED, "error %d", error);
+    e2e_send_packet(h, buf, e2e_make_reset(buf), &addr);
+    e2e_expect_error(fd, POLLOUT, 900, ECONNREFUSED); /* before the SYN is repeated */
     CHECK_API(WinDivertClose(h));
-    close(fd);
+}
+
+/* Makes of a request the response with a FIN that ends the connection; returns its length. */
+static UINT
+make_response(uint8_t *packet, const char *text, unsigned text_len)
+{
+    struct e2e_view v;
+    uint32_t seq, ack;
+    uint8_t *tcp;
+    UINT len;
+
+    CHECK(e2e_view(packet, E2E_PACKET_MAX, &v), "no packet");
+    tcp = packet + v.transport;
+    memcpy(&seq, tcp + 4, 4);
+    memcpy(&ack, tcp + 8, 4);
+    seq = htonl(ntohl(seq) + v.end - v.payload);
+    e2e_swap_ends(packet);
+    memcpy(tcp + 4, &ack, 4);
+    memcpy(tcp + 8, &seq, 4);
+    tcp[12] = 5 << 4;
+    tcp[13] = 0x19; /* ACK, PSH, FIN */
+    memcpy(tcp + 20, text, text_len);
+    len = v.transport + 20 + text_len;
+    packet[v.v6 ? 4 : 2] = 0;
+    packet[v.v6 ? 5 : 3] = (uint8_t)(len - (v.v6 ? 40 : 0));
+    e2e_fill_sums(packet);
+    return len;
+}
+
+/* Makes of a request the RST that ends the connection at the server; returns its length. */
+static UINT
+make_end(uint8_t *packet)
+{
+    struct e2e_view v;
+
+    CHECK(e2e_view(packet, E2E_PACKET_MAX, &v), "no packet");
+    packet[v.transport + 12] = 5 << 4;
+    packet[v.transport + 13] = 0x14; /* ACK, RST */
+    packet[v.v6 ? 4 : 2] = 0;
+    packet[v.v6 ? 5 : 3] = v.v6 ? 20 : 40;
+    e2e_fill_sums(packet);
+    return v.transport + 20;
+}
+
+/*
+ * A client's request does not get out, but perhaps a reset in its place; the
+ * program's page comes in, behind a stateful firewall too.
+ */
+static void
+response(bool v6, bool reset)
+{
+    static const char page[] = "this page is blocked";
+    const char *peer = v6 ? E2E_B6 : E2E_B4;
+    int listener = e2e_tcp_listener("b", peer, PORT);
+    static uint8_t buf[E2E_PACKET_MAX], end[E2E_PACKET_MAX];
+    WINDIVERT_ADDRESS addr;
+    int client, server;
+    HANDLE h;
+    UINT len;
+
+    e2e_tcp_pair(listener, "a", peer, PORT, &client, &server);
+    h = e2e_open("outbound and tcp.DstPort == 5001 and tcp.PayloadLength > 0", 0, 0);
+    CHECK(e2e_send(client, 64, 1), "send");
+    len = e2e_recv_packet(h, buf, &addr);
+    memcpy(end, buf, len);
+    if (reset)
+        e2e_send_packet(h, end, make_end(end), &addr);
+    len = make_response(buf, page, sizeof(page));
+    addr.Outbound = 0;
+    e2e_send_packet(h, buf, len, &addr);
+    CHECK(e2e_receive(client, buf, sizeof(buf), 1000) == sizeof(page) && memcmp(buf, page, sizeof(page)) == 0,
+          "the page did not come");
+    CHECK(e2e_receive(client, buf, sizeof(buf), 1000) == 0, "the connection did not end");
+    CHECK(recv(server, buf, sizeof(buf), MSG_DONTWAIT) < 0 && errno == (reset ? ECONNRESET : EAGAIN),
+          "the server sees error %d", errno);
+    CHECK_API(WinDivertClose(h));
+    close(client);
+    close(server);
+    close(listener);
+}
+
+static void
+inject_in_response(void)
+{
+    for (unsigned i = 0; i < 4; i++)
+        response(i & 1, i & 2);
+    e2e_set_table("a",
+                  "chain i { type filter hook input priority 0; policy drop; ct state established,related accept; "
+                  "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept; }; "
+                  "chain o { type filter hook output priority 0; ct state invalid drop; }; ");
+    for (unsigned i = 0; i < 4; i++)
+        response(i & 1, i & 2);
+    e2e_delete_table("a");
 }
 
 const struct e2e_test e2e_inject_tests[] = {
@@ -185,5 +254,6 @@ const struct e2e_test e2e_inject_tests[] = {
     {"inject_in_late", inject_in_late, 0},
     {"inject_in_refused", inject_in_refused, 0},
     {"inject_in_reset", inject_in_reset, 0},
+    {"inject_in_response", inject_in_response, 0},
     {NULL, NULL, 0},
 };

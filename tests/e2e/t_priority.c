@@ -18,6 +18,8 @@ struct member {
     uint8_t mark;
     UINT64 flags;
     const char *ip; /* where to inject */
+    const char *by; /* coming in by this interface, of namespace b; NULL: outbound */
+    WINDIVERT_LAYER layer;
     _Atomic int ready, inject, injected, end;
     _Atomic uint64_t received;
 };
@@ -39,13 +41,14 @@ leave_mark(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *
 }
 
 static void
-inject_one(HANDLE h, const char *ip)
+inject_one(HANDLE h, const struct member *m)
 {
-    bool v6 = strchr(ip, ':');
-    WINDIVERT_ADDRESS addr = e2e_new_outbound(v6);
+    bool v6 = strchr(m->ip, ':');
+    WINDIVERT_ADDRESS addr = m->by ? e2e_new_inbound(v6, "b", m->by) : e2e_new_outbound(v6);
     uint8_t packet[128], payload[64] = {0};
-    UINT len = e2e_make_udp(packet, v6 ? E2E_A6 : E2E_A4, 4000, ip, PORT, payload, sizeof(payload));
+    UINT len = e2e_make_udp(packet, v6 ? E2E_A6 : E2E_A4, 4000, m->ip, PORT, payload, sizeof(payload));
 
+    addr.Layer = m->layer;
     e2e_send_packet(h, packet, len, &addr);
 }
 
@@ -56,12 +59,12 @@ member_process(void *arg)
     struct e2e_passer p = {.batch = 8, .pin = true, .edit = leave_mark, .arg = m};
     int done = 0;
 
-    p.handle = e2e_open(FILTER, m->priority, m->flags);
+    p.handle = e2e_open_at(m->layer, FILTER, m->priority, m->flags);
     e2e_pass_start(&p);
     m->ready = 1;
     while (!m->end) {
         if (m->inject > done) {
-            inject_one(p.handle, m->ip);
+            inject_one(p.handle, m);
             m->injected = ++done;
         }
         e2e_nap_us(500);
@@ -110,13 +113,14 @@ struct group {
     unsigned n;
     const char *ns, *ip;
     const char *marks, *any_order;
+    const char *receiver_ns; /* NULL: b */
 };
 
 /* Opens the group's handles in the given order of indices, sends COUNT datagrams through all of them. */
 static void
 run_group(const struct group *g, const unsigned *order, pid_t *pids, int *ret_rx, int *ret_tx)
 {
-    *ret_rx = e2e_udp_receiver("b", g->ip, PORT);
+    *ret_rx = e2e_udp_receiver(g->receiver_ns ? g->receiver_ns : "b", g->ip, PORT);
     *ret_tx = e2e_udp_sender("a", g->ip, PORT, 0);
     for (unsigned i = 0; i < g->n; i++)
         pids[order[i]] = join_group(g->ns, &g->m[order[i]]);
@@ -163,52 +167,77 @@ inject_and_expect(struct member *m, int rx, const char *marks)
 }
 
 static void
-two_processes(const char *ns, const char *ip, bool low_first, bool inject)
+two_members(struct group *g, bool low_first)
 {
     static const unsigned orders[2][2] = {{0, 1}, {1, 0}};
-    struct group g = {members(2, ip), 2, ns, ip, "AB", NULL};
     pid_t pids[2];
     int rx, tx;
 
-    g.m[0].priority = 10;
-    g.m[1].priority = -10;
-    run_group(&g, orders[low_first], pids, &rx, &tx);
-    for (unsigned i = 0; inject && i < 20; i++) {
-        inject_and_expect(&g.m[0], rx, "B");
-        inject_and_expect(&g.m[1], rx, "");
+    g->m[0].priority = 10;
+    g->m[1].priority = -10;
+    run_group(g, orders[low_first], pids, &rx, &tx);
+    for (unsigned i = 0; i < 20; i++) {
+        inject_and_expect(&g->m[0], rx, "B");
+        inject_and_expect(&g->m[1], rx, "");
     }
-    end_group(&g, pids, rx, tx);
+    end_group(g, pids, rx, tx);
+}
+
+static void
+two_processes(const char *ns, const char *ip, bool low_first)
+{
+    struct group g = {members(2, ip), 2, ns, ip, "AB", NULL, NULL};
+
+    for (unsigned i = 0; i < 2; i++)
+        g.m[i].by = *ns == 'b' ? "vb" : NULL;
+    two_members(&g, low_first);
 }
 
 static void
 priority_high_first(void)
 {
-    two_processes("a", E2E_B4, false, true);
+    two_processes("a", E2E_B4, false);
 }
 
 static void
 priority_low_first(void)
 {
-    two_processes("a", E2E_B4, true, true);
+    two_processes("a", E2E_B4, true);
 }
 
 static void
 priority_v6(void)
 {
-    two_processes("a", E2E_B6, true, true);
+    two_processes("a", E2E_B6, true);
 }
 
 static void
 priority_inbound(void)
 {
-    two_processes("b", E2E_B4, true, false);
-    two_processes("b", E2E_B6, false, false);
+    two_processes("b", E2E_B4, true);
+    two_processes("b", E2E_B6, false);
+}
+
+static void
+priority_forward(void)
+{
+    static const char *const to[] = {E2E_C4, E2E_C6};
+
+    for (unsigned v6 = 0; v6 < 2; v6++) {
+        struct group g = {members(2, to[v6]), 2, "b", to[v6], "AB", NULL, "c"};
+
+        for (unsigned i = 0; i < 2; i++) {
+            g.m[i].by = "vb";
+            g.m[i].layer = WINDIVERT_LAYER_NETWORK_FORWARD;
+        }
+        two_members(&g, v6);
+    }
 }
 
 static void
 three_levels(const unsigned *order)
 {
-    struct group g = {members(3, E2E_B4), 3, "a", E2E_B4, "ABC", NULL};
+    struct group g = {members(3, E2E_B4), 3, "a", E2E_B4, "ABC", NULL, NULL};
     pid_t pids[3];
     int rx, tx;
 
@@ -233,7 +262,7 @@ static void
 equal(bool second_first)
 {
     static const unsigned orders[2][2] = {{0, 1}, {1, 0}};
-    struct group g = {members(2, E2E_B4), 2, "a", E2E_B4, NULL, "AB"};
+    struct group g = {members(2, E2E_B4), 2, "a", E2E_B4, NULL, "AB", NULL};
     pid_t pids[2];
     int rx, tx;
 
@@ -327,9 +356,9 @@ priority_one_process(void)
         send_blank(tx);
         expect_marks(rx, "AB", NULL);
     }
-    inject_one(p[0].handle, E2E_B4);
+    inject_one(p[0].handle, &m[0]);
     expect_marks(rx, "B", NULL);
-    inject_one(p[1].handle, E2E_B4);
+    inject_one(p[1].handle, &m[1]);
     expect_marks(rx, "", NULL);
     e2e_pass_stop(&p[0]);
     send_blank(tx);
@@ -370,6 +399,7 @@ const struct e2e_test e2e_priority_tests[] = {
     {"priority_low_first", priority_low_first, 0},
     {"priority_v6", priority_v6, 0},
     {"priority_inbound", priority_inbound, 0},
+    {"priority_forward", priority_forward, 0},
     {"priority_extremes", priority_extremes, 0},
     {"priority_equal", priority_equal, 0},
     {"priority_equal_other_order", priority_equal_other_order, 0},

@@ -7,6 +7,7 @@
 
 #define PORT 5001
 #define COUNT 200
+#define BURST 5000
 
 static UINT
 make_numbered(uint8_t *packet, const char *src, const char *dst, unsigned size, uint32_t i)
@@ -71,9 +72,10 @@ send_new_out6(void)
 static void
 send_new_out_foreign_source(void)
 {
-    WINDIVERT_ADDRESS addr = e2e_new_outbound(false);
+    WINDIVERT_ADDRESS addr4 = e2e_new_outbound(false), addr6 = e2e_new_outbound(true);
 
-    many("10.77.0.99", E2E_B4, "b", &addr);
+    many("10.77.0.99", E2E_B4, "b", &addr4);
+    many("fd77::99", E2E_B6, "b", &addr6);
 }
 
 static void
@@ -92,11 +94,11 @@ send_new_in6(void)
     many(E2E_B6, E2E_A6, "a", &addr);
 }
 
-/* Smaller and larger than the MTU, up to the largest. */
+/* Smaller and larger than the MTU, up to the largest: 65,535 bytes, over IPv6 behind the header. */
 static void
 sizes(const char *src, const char *dst, const WINDIVERT_ADDRESS *addr, const char *receiver_ns)
 {
-    static const unsigned list[] = {0, 1, 1400, 1472, 1473, 3000, 20000, 65507};
+    const unsigned list[] = {0, 1, 1400, 1472, 1473, 3000, 20000, 65507, addr->IPv6 ? 65527 : 65506};
     static uint8_t packet[E2E_PACKET_MAX];
     int rx = e2e_udp_receiver(receiver_ns, dst, PORT);
     HANDLE h = e2e_open("false", 0, 0);
@@ -134,6 +136,62 @@ send_sizes_in4(void)
     WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "a", "va");
 
     sizes(E2E_B4, E2E_A4, &addr, "a");
+}
+
+static void
+send_sizes_in6(void)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(true, "a", "va");
+
+    sizes(E2E_B6, E2E_A6, &addr, "a");
+}
+
+static void
+send_sizes_forward(void)
+{
+    WINDIVERT_ADDRESS addr = e2e_new_inbound(false, "b", "vb");
+
+    e2e_enter("b");
+    addr.Layer = WINDIVERT_LAYER_NETWORK_FORWARD;
+    sizes(E2E_A4, E2E_C4, &addr, "c");
+}
+
+/* Many at once: what cannot be taken makes Send wait, nothing is lost on the way. */
+static void
+burst(const char *src, const char *dst, const WINDIVERT_ADDRESS *addr, const char *receiver_ns)
+{
+    static uint8_t packet[2048];
+    int rx = e2e_udp_receiver(receiver_ns, dst, PORT);
+    HANDLE h = e2e_open("false", 0, 0);
+
+    e2e_stay_on_cpu();
+    for (uint32_t i = 0; i < BURST; i++) {
+        UINT len = make_numbered(packet, src, dst, 300, i);
+
+        e2e_send_packet(h, packet, len, addr);
+    }
+    for (uint32_t i = 0; i < BURST; i++)
+        expect_numbered(rx, 300, i);
+    CHECK_API(WinDivertClose(h));
+    CHECK(e2e_drain(rx) == 0, "more arrived than was sent");
+}
+
+static void
+send_burst_in(void)
+{
+    WINDIVERT_ADDRESS addr4 = e2e_new_inbound(false, "a", "va"), addr6 = e2e_new_inbound(true, "a", "va");
+
+    burst(E2E_B4, E2E_A4, &addr4, "a");
+    burst(E2E_B6, E2E_A6, &addr6, "a");
+}
+
+static void
+send_burst_out(void)
+{
+    WINDIVERT_ADDRESS addr4 = e2e_new_outbound(false), addr6 = e2e_new_outbound(true);
+
+    burst(E2E_A4, E2E_B4, &addr4, "b");
+    burst(E2E_A6, E2E_B6, &addr6, "b");
 }
 
 /* A diverted datagram sent back twice: the first is the return, the second a new packet. */
@@ -235,6 +293,10 @@ const struct e2e_test e2e_send_tests[] = {
     {"send_sizes_out4", send_sizes_out4, 0},
     {"send_sizes_out6", send_sizes_out6, 0},
     {"send_sizes_in4", send_sizes_in4, 0},
+    {"send_sizes_in6", send_sizes_in6, 0},
+    {"send_sizes_forward", send_sizes_forward, 0},
+    {"send_burst_in", send_burst_in, 0},
+    {"send_burst_out", send_burst_out, 0},
     {"send_copy_in", send_copy_in, 0},
     {"send_copy_larger_than_mtu4", send_copy_larger_than_mtu4, 0},
     {"send_copy_larger_than_mtu6", send_copy_larger_than_mtu6, 0},

@@ -107,17 +107,53 @@ end_start(struct end *e)
     CHECK(pthread_create(&e->thread, NULL, end_thread, e) == 0, "pthread_create");
 }
 
-static int
-listener(const struct e2e_tcp *t, struct sockaddr_storage *addr, socklen_t *len)
+int
+e2e_tcp_listener(const char *ns, const char *ip, uint16_t port)
 {
-    int fd, one = 1;
+    struct sockaddr_storage addr;
+    socklen_t len = e2e_sockaddr(ip, port, &addr);
+    int fd = e2e_socket(ns, addr.ss_family, SOCK_STREAM, 0), one = 1;
 
-    *len = e2e_sockaddr(t->server_ip, t->port, addr);
-    fd = e2e_socket(t->server_ns, addr->ss_family, SOCK_STREAM, 0);
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-    CHECK(bind(fd, (struct sockaddr *)addr, *len) == 0, "bind: %s", strerror(errno));
+    CHECK(bind(fd, (struct sockaddr *)&addr, len) == 0, "bind: %s", strerror(errno));
     CHECK(listen(fd, 128) == 0, "listen: %s", strerror(errno));
     return fd;
+}
+
+int
+e2e_connecting(const char *ns, const char *ip, uint16_t port)
+{
+    struct sockaddr_storage to;
+    socklen_t len = e2e_sockaddr(ip, port, &to);
+    int fd = e2e_socket(ns, to.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+    CHECK(connect(fd, (struct sockaddr *)&to, len) < 0 && errno == EINPROGRESS, "connect: %s", strerror(errno));
+    return fd;
+}
+
+void
+e2e_expect_error(int fd, short events, unsigned ms, int want)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+    int error = 0;
+    socklen_t len = sizeof(error);
+
+    CHECK(poll(&p, 1, (int)ms) == 1, "the socket still waits");
+    CHECK(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) == 0 && error == want, "error %d (%s), not %d", error,
+          strerror(error), want);
+    close(fd);
+}
+
+void
+e2e_tcp_pair(int listener, const char *ns, const char *ip, uint16_t port, int *ret_client, int *ret_server)
+{
+    struct sockaddr_storage to;
+    socklen_t len = e2e_sockaddr(ip, port, &to);
+
+    *ret_client = e2e_socket(ns, to.ss_family, SOCK_STREAM, 0);
+    CHECK(connect(*ret_client, (struct sockaddr *)&to, len) == 0, "connect: %s", strerror(errno));
+    *ret_server = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    CHECK(*ret_server >= 0, "accept: %s", strerror(errno));
 }
 
 static void
@@ -149,7 +185,7 @@ e2e_tcp_run_to(const struct e2e_tcp *t, const char *ip, uint16_t port)
     int lfd;
 
     CHECK(ends, "no memory");
-    lfd = listener(t, &addr, &len);
+    lfd = e2e_tcp_listener(t->server_ns, t->server_ip, t->port);
     len = e2e_sockaddr(ip, port, &addr);
     for (unsigned i = 0; i < t->streams; i++) {
         uint64_t key = (uint64_t)(i + 1) << 32;

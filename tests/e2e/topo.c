@@ -267,6 +267,18 @@ ethtool_set(int fd, const char *ifname, uint32_t command, bool on)
 }
 
 void
+e2e_offload(const char *ns, const char *ifname, bool tx, bool gso, bool gro)
+{
+    int fd = e2e_socket(ns, AF_INET, SOCK_DGRAM, 0);
+
+    ethtool_set(fd, ifname, ETHTOOL_STXCSUM, tx);
+    ethtool_set(fd, ifname, ETHTOOL_STSO, tx && gso);
+    ethtool_set(fd, ifname, ETHTOOL_SGSO, gso);
+    ethtool_set(fd, ifname, ETHTOOL_SGRO, gro);
+    close(fd);
+}
+
+void
 e2e_tx_checksum(const char *ns, const char *ifname, bool on)
 {
     int fd = e2e_socket(ns, AF_INET, SOCK_DGRAM, 0);

@@ -31,8 +31,7 @@ struct wd_handle {
     unsigned inside, blocked;
     bool recv_down, send_down, aborted;
     UINT64 params[WINDIVERT_PARAM_QUEUE_SIZE + 1];
-    UINT64 hold_time;
-    UINT64 segments;
+    UINT64 ext_params[WINDIVERT_EXT_PARAM_FAIL_OPEN + 1];
     WINDIVERT_EXT_STATS stats;
 };
 
@@ -268,7 +267,7 @@ wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct
     handle->params[WINDIVERT_PARAM_QUEUE_LENGTH] = WINDIVERT_PARAM_QUEUE_LENGTH_DEFAULT;
     handle->params[WINDIVERT_PARAM_QUEUE_TIME] = WINDIVERT_PARAM_QUEUE_TIME_DEFAULT;
     handle->params[WINDIVERT_PARAM_QUEUE_SIZE] = WINDIVERT_PARAM_QUEUE_SIZE_DEFAULT;
-    handle->hold_time = WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT;
+    handle->ext_params[WINDIVERT_EXT_PARAM_HOLD_TIME] = WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT;
     opened++;
     pthread_mutex_lock(&em.lock);
     em.last = handle;
@@ -323,13 +322,11 @@ wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
     int error = injected(EM_SET_EXT, err);
 
     enter(handle);
-    demand(param <= WINDIVERT_EXT_PARAM_SEGMENTS, "set_ext_param: unknown");
+    demand(param <= WINDIVERT_EXT_PARAM_FAIL_OPEN, "set_ext_param: unknown");
     if (!error && param == WINDIVERT_EXT_PARAM_HOLD_TIME && value > handle->params[WINDIVERT_PARAM_QUEUE_TIME])
         error = wd_error_set(err, -EINVAL, NULL, "the hold time is above the queue time");
-    if (!error && param == WINDIVERT_EXT_PARAM_SEGMENTS)
-        handle->segments = value;
-    else if (!error)
-        handle->hold_time = value;
+    if (!error)
+        handle->ext_params[param] = value;
     return leave(handle, error);
 }
 
@@ -339,8 +336,8 @@ wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
     int error = injected(EM_GET_EXT, err);
 
     enter(handle);
-    demand(param <= WINDIVERT_EXT_PARAM_SEGMENTS, "get_ext_param: unknown");
-    *ret_value = error ? 0xdeadbeef : param == WINDIVERT_EXT_PARAM_SEGMENTS ? handle->segments : handle->hold_time;
+    demand(param <= WINDIVERT_EXT_PARAM_FAIL_OPEN, "get_ext_param: unknown");
+    *ret_value = error ? 0xdeadbeef : handle->ext_params[param];
     return leave(handle, error);
 }
 

@@ -81,7 +81,7 @@ use_filters(const WINDIVERT_ADDRESS *addr)
 static BOOL
 use_handle(HANDLE handle, UINT8 *packet, UINT len, PWINDIVERT_ADDRESS addr)
 {
-    WINDIVERT_EXT_STATS stats = {sizeof(stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+    WINDIVERT_EXT_STATS stats;
     LPOVERLAPPED overlapped = NULL;
     UINT addr_len = sizeof(*addr);
     UINT64 value = 0;

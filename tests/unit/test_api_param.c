@@ -129,18 +129,27 @@ test_hold_time(void **state)
 }
 
 static void
-test_segments(void **state)
+test_switches(void **state)
 {
+    static const struct {
+        WINDIVERT_EXT_PARAM param;
+        UINT64 first;
+    } switches[] = {
+        {WINDIVERT_EXT_PARAM_SEGMENTS, WINDIVERT_EXT_PARAM_SEGMENTS_DEFAULT},
+        {WINDIVERT_EXT_PARAM_FAIL_OPEN, WINDIVERT_EXT_PARAM_FAIL_OPEN_DEFAULT},
+    };
     HANDLE handle = open_handle(WINDIVERT_LAYER_NETWORK, 0);
     UINT64 value = UNTOUCHED;
 
     (void)state;
-    assert_works(WinDivertExtGetParam(handle, WINDIVERT_EXT_PARAM_SEGMENTS, &value));
-    assert_int_equal(value, WINDIVERT_EXT_PARAM_SEGMENTS_DEFAULT);
-    assert_fails(WinDivertExtSetParam(handle, WINDIVERT_EXT_PARAM_SEGMENTS, 2), 87);
-    assert_works(WinDivertExtSetParam(handle, WINDIVERT_EXT_PARAM_SEGMENTS, 1));
-    assert_works(WinDivertExtGetParam(handle, WINDIVERT_EXT_PARAM_SEGMENTS, &value));
-    assert_int_equal(value, 1);
+    for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++) {
+        assert_works(WinDivertExtGetParam(handle, switches[i].param, &value));
+        assert_int_equal(value, switches[i].first);
+        assert_fails(WinDivertExtSetParam(handle, switches[i].param, 2), 87);
+        assert_works(WinDivertExtSetParam(handle, switches[i].param, 1));
+        assert_works(WinDivertExtGetParam(handle, switches[i].param, &value));
+        assert_int_equal(value, 1);
+    }
     assert_works(WinDivertClose(handle));
 }
 
@@ -219,7 +228,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(test_ranges, reset),         cmocka_unit_test_setup(test_version, reset),
         cmocka_unit_test_setup(test_unknown, reset),        cmocka_unit_test_setup(test_null, reset),
-        cmocka_unit_test_setup(test_hold_time, reset),      cmocka_unit_test_setup(test_segments, reset),
+        cmocka_unit_test_setup(test_hold_time, reset),      cmocka_unit_test_setup(test_switches, reset),
         cmocka_unit_test_setup(test_engine_refuses, reset), cmocka_unit_test_setup(test_stats_size, reset),
         cmocka_unit_test_setup(test_shutdown_how, reset),
     };
