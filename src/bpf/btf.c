@@ -177,6 +177,8 @@ static const struct question questions[] = {
     {"sk_buff", {"hash"}, ANSWER(skb_hash)},
     {"sk_buff", {"tc_index"}, ANSWER(skb_tc_index)},
     {"sk_buff", {"sk"}, ANSWER(skb_sk)},
+    {"sk_buff", {"_skb_refdst"}, ANSWER(skb_dst)},
+    {"dst_entry", {"dev"}, ANSWER(dst_dev)},
     {"sock", {"__sk_common", "skc_cookie"}, ANSWER(sk_cookie)},
     {"net_device", {"ifindex"}, ANSWER(dev_ifindex)},
     {"net_device", {"type"}, ANSWER(dev_type)},
@@ -213,6 +215,8 @@ struct named {
 static const struct named ids[] = {
     {BTF_KIND_STRUCT, "sk_buff", ANSWER(skb_type)},
     {BTF_KIND_STRUCT, "nf_hook_state", ANSWER(state_type)},
+    {BTF_KIND_STRUCT, "dst_entry", ANSWER(dst_type)},
+    {BTF_KIND_STRUCT, "net_device", ANSWER(dev_type_id)},
     {BTF_KIND_FUNC, "bpf_dynptr_from_skb", ANSWER(dynptr_from_skb)},
     {BTF_KIND_FUNC, "bpf_rdonly_cast", ANSWER(rdonly_cast)},
 };

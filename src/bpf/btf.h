@@ -7,11 +7,12 @@
 
 /* Byte offsets of members, and the BTF ids of types and functions. */
 struct wd_kernel {
-    uint16_t skb_len, skb_priority, skb_hash, skb_tc_index, skb_sk; /* struct sk_buff */
-    uint16_t sk_cookie;                                             /* struct sock */
-    uint16_t dev_ifindex, dev_type;                                 /* struct net_device */
-    uint16_t state_in, state_out;                                   /* struct nf_hook_state */
-    uint32_t skb_type, state_type;
+    uint16_t skb_len, skb_priority, skb_hash, skb_tc_index, skb_sk, skb_dst; /* struct sk_buff */
+    uint16_t dst_dev;                                                        /* struct dst_entry */
+    uint16_t sk_cookie;                                                      /* struct sock */
+    uint16_t dev_ifindex, dev_type;                                          /* struct net_device */
+    uint16_t state_in, state_out;                                            /* struct nf_hook_state */
+    uint32_t skb_type, state_type, dst_type, dev_type_id;
     uint32_t dynptr_from_skb, rdonly_cast; /* bpf_dynptr_from_skb(), bpf_rdonly_cast() */
 };
 

@@ -104,6 +104,8 @@ struct wd_kernel;
 struct wd_gen_opts {
     const struct wd_kernel *kernel; /* of type NETFILTER, for this kernel; it sees the interface itself: loopback,
                                        loopback_known and oif do not count.  NULL: of type SOCKET_FILTER */
+    const struct wd_kernel *route;  /* SOCKET_FILTER that sniffs, LOCAL_OUT: where oif is unknown the interface in the
+                                      record is that of the packet's route (Linux 6.2); NULL: 0 */
     enum wd_hook hook;
     enum wd_gen_mode mode;
     int16_t priority;    /* of the handle: tags of this level and below are skipped: never a match */

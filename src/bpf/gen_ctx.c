@@ -30,10 +30,27 @@ is_netfilter(const struct wd_gen *g)
  * looks for annotations by name among all types of the kernel).
  */
 static void
-gen_cast(struct wd_gen *g, uint32_t type)
+gen_cast(struct wd_gen *g, const struct wd_kernel *kernel, uint32_t type)
 {
     wd_asm_mov_imm(&g->a, R2, (int32_t)type);
-    wd_asm_call_kernel(&g->a, g->opts->kernel->rdonly_cast);
+    wd_asm_call_kernel(&g->a, kernel->rdonly_cast);
+}
+
+/* r1 = ifindex of the outgoing interface: skb->dst->dev.  Of the pointer to dst the lowest bits are flags. */
+void
+wd_gen_route_interface(struct wd_gen *g)
+{
+    const struct wd_kernel *kernel = g->opts->route;
+    struct wd_asm *a = &g->a;
+
+    wd_asm_mov(a, R1, R_SKB);
+    gen_cast(g, kernel, kernel->skb_type);
+    wd_asm_load(a, BPF_DW, R1, R0, kernel->skb_dst);
+    wd_asm_alu_imm(a, BPF_AND, R1, -8);
+    gen_cast(g, kernel, kernel->dst_type);
+    wd_asm_load(a, BPF_DW, R1, R0, kernel->dst_dev);
+    gen_cast(g, kernel, kernel->dev_type_id);
+    wd_asm_load(a, BPF_W, R1, R0, kernel->dev_ifindex);
 }
 
 /*
@@ -49,7 +66,7 @@ gen_device(struct wd_gen *g)
     uint32_t other = wd_asm_label(a);
 
     wd_asm_load(a, BPF_DW, R1, R1, NF_CTX_STATE);
-    gen_cast(g, kernel->state_type);
+    gen_cast(g, kernel, kernel->state_type);
     wd_asm_load(a, BPF_DW, R2, R0, out ? kernel->state_out : kernel->state_in);
     wd_asm_load(a, BPF_W, R3, R2, kernel->dev_ifindex);
     wd_asm_store(a, BPF_W, R10, g->sp.device + IFINDEX_OFF, R3);
@@ -165,7 +182,7 @@ wd_gen_cookie(struct wd_gen *g)
         wd_asm_call(a, BPF_FUNC_get_socket_cookie);
         return;
     }
-    gen_cast(g, g->opts->kernel->skb_type);
+    gen_cast(g, g->opts->kernel, g->opts->kernel->skb_type);
     wd_asm_load(a, BPF_DW, R0, R0, g->opts->kernel->skb_sk); /* loads through NULL give 0 */
     wd_asm_load(a, BPF_DW, R0, R0, g->opts->kernel->sk_cookie);
 }

@@ -142,6 +142,7 @@ void wd_gen_read(struct wd_gen *g, int size, int dst, int stack_off);
 void wd_gen_touch(struct wd_gen *g);
 /* What is the same for all packets a program is run for, and what kind of program it is (gen_ctx.c). */
 enum wd_skb_field { SKB_LEN, SKB_PRIORITY, SKB_HASH, SKB_TC_INDEX, SKB_IFINDEX, SKB_GSO_SIZE, SKB_GSO_SEGS };
+void wd_gen_route_interface(struct wd_gen *g);     /* r1 = of the outgoing packet, by its route; clobbers r0-r5 */
 void wd_gen_entry(struct wd_gen *g);               /* from r1, the context */
 void wd_gen_verdict(struct wd_gen *g, bool match); /* ends the program */
 void wd_gen_load_skb(struct wd_gen *g, int dst, enum wd_skb_field field);

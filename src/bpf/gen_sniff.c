@@ -60,7 +60,9 @@ gen_interface(struct wd_gen *g)
 {
     struct wd_asm *a = &g->a;
 
-    if (g->opts->hook == WD_HOOK_LOCAL_OUT && !g->opts->kernel)
+    if (g->opts->hook == WD_HOOK_LOCAL_OUT && g->opts->route && !g->opts->oif)
+        wd_gen_route_interface(g);
+    else if (g->opts->hook == WD_HOOK_LOCAL_OUT && !g->opts->kernel)
         wd_asm_load_imm64(a, R1, g->opts->oif);
     else
         wd_gen_load_skb(g, R1, SKB_IFINDEX);

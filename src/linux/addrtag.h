@@ -24,7 +24,8 @@ struct wd_addr_tag {
     uint16_t queue;
     uint16_t unused;
     uint32_t process_id;
-    uint64_t unused2;
+    uint32_t mark; /* of the packet, so that a new one made of it takes the same route */
+    uint32_t unused2;
 };
 _Static_assert(sizeof(struct wd_addr_tag) == 32, "layout of the tag");
 

@@ -56,12 +56,11 @@ wd_echoes_now(const struct wd_echoes *echoes)
 }
 
 /*
- * This packet, taken at `stamp` and given back by the verdict seq, may come
- * again: at once, or, if several hooks are new, a while later, when the handles of
- * the others have had it.  Without memory it may do so unnoticed.
+ * This packet, given back by the verdict seq, may come again: before that
+ * verdict is confirmed, as the kernel goes on with the packet while it takes the
+ * verdict.  Without memory it may do so unnoticed.
  */
-void wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint32_t stamp, uint32_t seq,
-                      int64_t now);
+void wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint32_t seq, int64_t now);
 /* Is it one that was expected?  Then that one is forgotten. */
 bool wd_echoes_take(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_t now);
 

@@ -176,12 +176,17 @@ plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const str
                    : handle->queue && handle->queue->tails ? handle->queue->tails->ring->fd
                                                            : -1,
         .links = links,
+        .routes = ring && !links,
         .segments = handle->segments,
         .fragments = handle->flags & WINDIVERT_FLAG_FRAGMENTS,
     };
     struct wd_plan plan;
     int error = wd_plan(handle->filter, &opts, &plan, err);
 
+    if (error == -EOPNOTSUPP && opts.routes) {
+        opts.routes = false;
+        error = wd_plan(handle->filter, &opts, &plan, err);
+    }
     if (error)
         return error;
     handle->exact = plan.exact;
@@ -556,10 +561,25 @@ set_limit(struct wd_handle *handle, uint32_t *limit, uint64_t value)
         set_sniff_limits(handle);
 }
 
+struct reinstall {
+    struct wd_handle *handle;
+    const struct wd_ring *ring;
+    struct wd_error *err;
+};
+
+static int
+reinstall(void *arg)
+{
+    const struct reinstall *to = arg;
+
+    return install_in_kernel(to->handle, WD_RULE_NONE, to->ring, to->err);
+}
+
 /* Another ring, with programs and rules of its own; then nobody writes to the old one any more. */
 static int
 resize_ring(struct wd_handle *handle, uint32_t size, struct wd_error *err)
 {
+    struct reinstall to = {.handle = handle, .err = err};
     struct wd_ring *ring;
     int error;
 
@@ -571,7 +591,8 @@ resize_ring(struct wd_handle *handle, uint32_t size, struct wd_error *err)
     error = wd_ring_new(size, &ring, err);
     if (error)
         return error;
-    error = install_in_kernel(handle, WD_RULE_NONE, ring, err);
+    to.ring = ring;
+    error = wd_ruleset_inside(handle->rules, reinstall, &to);
     if (error) {
         wd_ring_free(ring);
         return error;

@@ -167,6 +167,7 @@ make_plan(const struct wd_open *open, const struct wd_filter *filter, struct wd_
 
     if (error == -EOPNOTSUPP && opts.links) {
         opts.links = false;
+        opts.routes = sniff;
         error = wd_plan(filter, &opts, ret_plan, err);
     }
     if (!error && drop && !ret_plan->exact) {

@@ -75,6 +75,7 @@ wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *ru
     inject->fd6 = open_family(AF_INET6, tag);
     inject->rules = rules;
     inject->priority = priority;
+    inject->mark = 0;
     inject->fd_in = inject->fd_ct = -1;
     inject->questions = NULL;
     /* One family may be missing from the system; any other failure would cost the handle its packets. */
@@ -103,6 +104,18 @@ wd_inject_close(struct wd_inject *inject)
     free(inject->questions);
     inject->questions = NULL;
     inject->fd4 = inject->fd6 = inject->fd_in = inject->fd_ct = -1;
+}
+
+void
+wd_inject_set_mark(struct wd_inject *inject, uint32_t mark)
+{
+    if (mark == inject->mark)
+        return;
+    if (inject->fd4 >= 0)
+        setsockopt(inject->fd4, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+    if (inject->fd6 >= 0)
+        setsockopt(inject->fd6, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
+    inject->mark = mark;
 }
 
 /* Where a packet goes, and where it says it comes from. */

@@ -16,6 +16,7 @@ struct wd_inject {
     int fd_in;        /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
     int fd_ct;        /* ctnetlink, once it was needed */
     int16_t priority; /* of the handle */
+    uint32_t mark;    /* of outbound packets */
     struct wd_questions *questions; /* what was received, as far as answers need it; NULL: nothing */
     struct wd_ruleset *rules;       /* that the inbound way is attached with */
 };
@@ -23,6 +24,9 @@ struct wd_inject {
 /* Sockets in the namespace of the ruleset, whose packets carry the tag of this handle priority. */
 int wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *rules, struct wd_error *err);
 void wd_inject_close(struct wd_inject *inject);
+
+/* The mark (SO_MARK) of the outbound packets that follow: policy routing and the user's rules may ask for it. */
+void wd_inject_set_mark(struct wd_inject *inject, uint32_t mark);
 
 /*
  * Sends packet->ip_len bytes outbound.  The kernel routes it by its

@@ -11,6 +11,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "linux/ruleset.h"
+
 #define MS 10000              /* of 100 ns */
 #define TICK (50 * MS)        /* between two visits of a busy queue */
 #define SLACK (2 * MS)        /* deadlines nearer to each other than this are served together */
@@ -35,6 +37,8 @@ static struct {
     bool running;
     int epoll_fd, wake_fd;
     struct ward *wards;
+    const struct wd_ruleset *home; /* of a ward: whose network namespace the thread is in, and keeps; NULL: of none */
+    const struct wd_ruleset *move_to; /* where it is to go; NULL: it stays */
 } janitor = {
     .life = PTHREAD_MUTEX_INITIALIZER,
     .lock = PTHREAD_MUTEX_INITIALIZER,
@@ -103,6 +107,15 @@ wake_wards(struct ward *event_ward)
     }
 }
 
+static void
+move(void)
+{
+    if (!janitor.move_to)
+        return;
+    janitor.home = wd_ruleset_enter(janitor.move_to) == 0 ? janitor.move_to : NULL;
+    janitor.move_to = NULL;
+}
+
 static void *
 run(void *unused)
 {
@@ -118,6 +131,7 @@ run(void *unused)
             pthread_mutex_unlock(&janitor.lock);
             return NULL;
         }
+        move();
         for (int i = 0; i < got; i++)
             wake_wards(events[i].data.ptr);
         timeout = visit_due();
@@ -171,6 +185,38 @@ start(void)
     return error;
 }
 
+static const struct wd_ruleset *
+rules_of(const struct wd_queue *queue)
+{
+    return queue->inject->rules;
+}
+
+static void
+wake(void)
+{
+    const uint64_t one = 1;
+
+    if (write(janitor.wake_fd, &one, sizeof(one)) < 0) {
+        /* Cannot fail below 2^64 - 1 writes. */
+    }
+}
+
+/*
+ * A thread keeps its network namespace in being.  Ours was begun in that of
+ * the first handle; where no ward is in it any more it goes to that of one.
+ */
+static void
+leave(const struct wd_ruleset *rules)
+{
+    if (rules != janitor.home && rules != janitor.move_to)
+        return;
+    for (const struct ward *ward = janitor.wards; ward; ward = ward->next)
+        if (rules_of(ward->queue) == rules)
+            return;
+    janitor.move_to = janitor.wards ? rules_of(janitor.wards->queue) : NULL;
+    wake();
+}
+
 static int
 watch(struct wd_queue *queue)
 {
@@ -196,16 +242,13 @@ watch(struct wd_queue *queue)
 static void
 stop_if_idle(void)
 {
-    const uint64_t one = 1;
     bool last;
 
     pthread_mutex_lock(&janitor.lock);
     last = janitor.running && !janitor.wards;
     if (last) {
         janitor.running = false;
-        if (write(janitor.wake_fd, &one, sizeof(one)) < 0) {
-            /* The counter of an eventfd that is read by nobody cannot overflow here. */
-        }
+        wake();
     }
     pthread_mutex_unlock(&janitor.lock);
     if (last) {
@@ -221,8 +264,11 @@ wd_janitor_add(struct wd_queue *queue, struct wd_error *err)
 
     pthread_mutex_lock(&janitor.life);
     pthread_mutex_lock(&janitor.lock);
-    if (!janitor.running)
+    if (!janitor.running) {
+        janitor.home = rules_of(queue);
+        janitor.move_to = NULL;
         error = start();
+    }
     if (!error)
         error = watch(queue);
     pthread_mutex_unlock(&janitor.lock);
@@ -248,6 +294,7 @@ unwatch(struct wd_queue *queue)
     *link = ward->next;
     epoll_ctl(janitor.epoll_fd, EPOLL_CTL_DEL, queue->nfq.fd, NULL);
     free(ward);
+    leave(rules_of(queue));
 }
 
 void

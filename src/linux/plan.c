@@ -24,6 +24,7 @@ struct planner {
     struct wd_plan *plan;
     struct wd_error *err;
     const struct wd_kernel *kernel; /* programs for links */
+    const struct wd_kernel *route;  /* programs that find the outgoing interface in the route */
     uint32_t ifs[WD_RULE_IFS_MAX];  /* interfaces that have a rule of their own at LOCAL_OUT */
     unsigned int if_count;
     bool ifs_decided; /* and with these every test on ifIdx is decided */
@@ -172,6 +173,7 @@ generate(const struct planner *planner, const struct wd_prog *prog, const struct
         .ring_fd = rule->min_length ? -1 : opts->ring_fd,
         .bounded = !wd_bpf_can_loop() || !wd_tier_has(WD_FEATURE_MAY_GOTO),
         .kernel = kernel_at(planner, rule->hook),
+        .route = rule->hook == WD_HOOK_LOCAL_OUT ? planner->route : NULL,
         .single = opts->fragments && rule->hook == WD_HOOK_LOCAL_IN,
         .form = rule->form,
         .big = rule->min_length || rule->form != WD_GEN_ANY_FORM || opts->action != WD_RULE_QUEUE,
@@ -302,7 +304,7 @@ plan_class(struct planner *planner, const struct wd_rule *like)
     if (!class)
         return wd_error_set(planner->err, -ENOMEM, NULL, "specialise the filter: out of memory");
     error = generate(planner, prog, like, class);
-    if (is_refusal(error) && class->linked)
+    if (is_refusal(error) && (class->linked || planner->route))
         return -EOPNOTSUPP;
     if (is_refusal(error)) {
         if (planner->err)
@@ -492,7 +494,7 @@ plan_network(struct planner *planner)
 
     if (!links)
         collect_tested_ifs(planner, prog);
-    if (!links && sniff)
+    if (!links && sniff && !planner->route)
         collect_present_ifs(planner);
     error = plan_out(planner, !links && (sniff || reads(prog, WD_F_LOOPBACK) || reads(prog, WD_F_IFIDX)));
     return error ? error : plan_in(planner);
@@ -508,6 +510,8 @@ wd_plan(const struct wd_filter *filter, const struct wd_plan_opts *opts, struct 
         planner.kernel = wd_kernel();
     if (opts->links && !planner.kernel)
         return -EOPNOTSUPP;
+    if (opts->routes && wd_tier_has(WD_FEATURE_NETFILTER_LINK))
+        planner.route = wd_kernel();
     *plan = (struct wd_plan){.exact = true};
     plan->last_class = &plan->classes;
     wd_arena_init(&plan->arena, NULL);

@@ -14,6 +14,7 @@
 #include "core/packet.h"
 #include "core/ttl.h"
 #include "linux/addrtag.h"
+#include "linux/nat.h"
 
 #define ACK_EVERY 256   /* verdicts between two confirmations that are asked for */
 #define VERIFY_MAX 2048 /* transport checksums of longer packets are not verified */
@@ -111,22 +112,43 @@ confirm(struct wd_queue *queue, uint32_t seq)
 }
 
 int
-wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex)
+wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex,
+                uint32_t mark)
 {
-    return outbound && !queue->forward ? wd_inject_outbound(queue->inject, packet, ifindex)
-                                       : wd_inject_inbound(queue->inject, packet, ifindex);
+    if (!outbound || queue->forward)
+        return wd_inject_inbound(queue->inject, packet, ifindex);
+    wd_inject_set_mark(queue->inject, mark);
+    return wd_inject_outbound(queue->inject, packet, ifindex);
 }
 
 /* Under the lock: waits a little for room in the socket's buffer. */
 static int
 inject_soon(struct wd_queue *queue, const struct wd_packet *packet, const struct wd_slot *slot)
 {
-    int error = wd_queue_inject(queue, packet, slot->outbound, slot->ifindex);
+    int error = wd_queue_inject(queue, packet, slot->outbound, slot->ifindex, slot->mark);
 
     if (error != -EAGAIN)
         return error;
     wd_inject_wait(queue->inject, packet, slot->outbound, RECOVER_WAIT_MS);
-    return wd_queue_inject(queue, packet, slot->outbound, slot->ifindex);
+    return wd_queue_inject(queue, packet, slot->outbound, slot->ifindex, slot->mark);
+}
+
+static int
+open_nat(void *arg)
+{
+    struct wd_queue *queue = arg;
+
+    return wd_nat_open(&queue->nat_fd);
+}
+
+/* What arrives again meets the user's prerouting again. */
+static void
+undo_nat(struct wd_queue *queue, struct wd_slot *slot)
+{
+    if (queue->nat_fd < 0)
+        wd_ruleset_inside(queue->inject->rules, open_nat, queue);
+    if (queue->nat_fd >= 0)
+        wd_nat_undo(queue->nat_fd, slot->data, slot->cap_len);
 }
 
 /* The kernel had dropped the packet (a flush of all queues, a device gone down): our copy takes its place. */
@@ -139,6 +161,8 @@ recover(struct wd_queue *queue, struct wd_slot *slot)
         wd_cksum_fill(slot->data, slot->cap_len, 0);
     if (queue->forward)
         wd_ttl_increment(slot->data, slot->cap_len);
+    if (!slot->outbound)
+        undo_nat(queue, slot);
     if (slot->cap_len == slot->len && wd_packet_parse(slot->data, slot->cap_len, &packet) &&
         inject_soon(queue, &packet, slot) == 0)
         queue->stats.Recovered++;
@@ -194,6 +218,7 @@ slot_address(const struct wd_queue *queue, const struct wd_slot *slot, WINDIVERT
         .handle = queue->tag,
         .packet_id = slot->id,
         .generation = slot->generation,
+        .mark = slot->mark,
     };
 
     *ret_addr = (WINDIVERT_ADDRESS){
@@ -243,6 +268,7 @@ slot_fill(struct wd_queue *queue, struct wd_slot *slot, const struct wd_nfq_pack
     slot->len = nfq->len;
     slot->cap_len = nfq->cap_len;
     slot->outbound = nfq->hook == NF_INET_LOCAL_OUT;
+    slot->mark = nfq->mark;
     slot->ifindex = slot->outbound ? nfq->outdev : nfq->indev;
     slot->loopback = slot->ifindex == LOOPBACK_IFINDEX && !queue->forward;
     slot->csum_not_ready = nfq->csum_not_ready;
@@ -674,6 +700,7 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     pthread_cond_init(&queue->followers, NULL);
     queue->limits = *limits;
     queue->nfq.fd = queue->nfq.figures_fd = -1;
+    queue->nat_fd = -1;
     queue->kick_fd = -1;
     wd_inbound_mac(queue->inbound_mac);
     if (bound && staging_new(queue) < 0)
@@ -703,6 +730,9 @@ void
 wd_queue_close_fds(struct wd_queue *queue)
 {
     wd_nfq_close(&queue->nfq);
+    if (queue->nat_fd >= 0)
+        close(queue->nat_fd);
+    queue->nat_fd = -1;
     if (queue->tails)
         wd_tails_close_fds(queue->tails);
 }

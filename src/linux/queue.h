@@ -43,6 +43,7 @@ struct wd_queue {
     pthread_mutex_t lock;
     pthread_cond_t followers;
     struct wd_nfq nfq;
+    int nat_fd;      /* nat.h, once it was needed; or -1 */
     bool has_reader; /* one thread waits in recvmmsg() */
     uint32_t waiters;
     bool shut_recv, shut_send, aborted;
@@ -92,7 +93,7 @@ void wd_queue_free(struct wd_queue *queue);
  * For send.c, under the lock.  accept gives the packet back to the kernel,
  * unchanged or with the slot's bytes, and keeps the slot until it is certain
  * that the kernel still had the packet; flush sends what was gathered; inject
- * sends a new packet; at NETWORK_FORWARD as if it had arrived, whatever outbound
+ * sends a new packet, outbound with this mark; at NETWORK_FORWARD as if it had arrived, whatever outbound
  * says.
  */
 void wd_queue_accept(struct wd_queue *queue, struct wd_slot *slot, bool changed);
@@ -100,7 +101,8 @@ void wd_queue_give_up(struct wd_queue *queue, struct wd_slot *slot); /* another 
 void wd_queue_hold(struct wd_queue *queue, struct wd_slot *slot);    /* the program has it; the janitor knows */
 int wd_queue_flush(struct wd_queue *queue);
 void wd_queue_catch_up(struct wd_queue *queue); /* what went back may have come again: that is not to wait */
-int wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex);
+int wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex,
+                    uint32_t mark);
 
 int wd_queue_recv(struct wd_queue *queue, struct wd_recv *io);
 int wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err);

@@ -2,7 +2,6 @@
 #include "ruleset.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <libmnl/libmnl.h>
 #include <libnftnl/chain.h>
@@ -12,6 +11,7 @@
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
+#include <linux/sockios.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -19,6 +19,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -329,22 +331,42 @@ make_table(struct wd_ruleset *rules)
     return error;
 }
 
+/* That of the calling thread, by a socket in it: a container need not have /proc. */
 static int
-ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
+open_netns(int *ret_fd, struct stat *ret_netns)
+{
+    int sock = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    int fd = sock < 0 ? -1 : ioctl(sock, SIOCGSKNS);
+    int error = fd < 0 || fstat(fd, ret_netns) < 0 ? -errno : 0;
+
+    if (sock >= 0)
+        close(sock);
+    if (error && fd >= 0)
+        close(fd);
+    if (!error)
+        *ret_fd = fd;
+    return error;
+}
+
+/* Takes netns_fd, on an error as well. */
+static int
+ruleset_new(const struct stat *netns, int netns_fd, struct wd_ruleset **ret_rules)
 {
     struct wd_ruleset *rules = calloc(1, sizeof(*rules));
     int error;
 
-    if (!rules)
+    if (!rules) {
+        close(netns_fd);
         return -ENOMEM;
+    }
     rules->netns_dev = netns->st_dev;
     rules->netns_ino = netns->st_ino;
     rules->shifts = wd_shift_counter(netns->st_ino);
     rules->seq = (uint32_t)time(NULL);
     rules->refs = 1;
     rules->inbound_fd = -1;
-    rules->netns_fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
-    error = rules->netns_fd < 0 ? -errno : owner_socket(&rules->nl);
+    rules->netns_fd = netns_fd;
+    error = owner_socket(&rules->nl);
     if (!error) {
         error = make_table(rules);
         if (error)
@@ -359,12 +381,18 @@ ruleset_new(const struct stat *netns, struct wd_ruleset **ret_rules)
     return 0;
 }
 
+static bool
+is_of(const struct wd_ruleset *rules, const struct stat *netns)
+{
+    return rules->netns_dev == netns->st_dev && rules->netns_ino == netns->st_ino;
+}
+
 static struct wd_ruleset *
 ruleset_find(const struct stat *netns)
 {
     struct wd_ruleset *rules = rulesets;
 
-    while (rules && (rules->netns_dev != netns->st_dev || rules->netns_ino != netns->st_ino))
+    while (rules && !is_of(rules, netns))
         rules = rules->next;
     return rules;
 }
@@ -374,16 +402,18 @@ wd_ruleset_get(struct wd_ruleset **ret_rules, struct wd_error *err)
 {
     struct wd_ruleset *rules;
     struct stat netns;
-    int error = 0;
+    int netns_fd, error = open_netns(&netns_fd, &netns);
 
-    if (stat("/proc/thread-self/ns/net", &netns) < 0)
-        return wd_error_set(err, -errno, "mount /proc", "find the network namespace: %s", strerror(errno));
+    if (error)
+        return wd_error_set(err, error, error == -EPERM ? "run as root or with CAP_NET_ADMIN" : NULL,
+                            "find the network namespace: %s", strerror(-error));
     pthread_mutex_lock(&rulesets_lock);
     rules = ruleset_find(&netns);
     if (rules) {
         rules->refs++;
+        close(netns_fd);
     } else {
-        error = ruleset_new(&netns, &rules);
+        error = ruleset_new(&netns, netns_fd, &rules);
         if (!error) {
             rules->next = rulesets;
             rulesets = rules;
@@ -448,29 +478,44 @@ struct errand {
     int result;
 };
 
+int
+wd_ruleset_enter(const struct wd_ruleset *rules)
+{
+    return setns(rules->netns_fd, CLONE_NEWNET) < 0 ? -errno : 0;
+}
+
 static void *
 run_errand(void *arg)
 {
     struct errand *errand = arg;
 
-    if (setns(errand->rules->netns_fd, CLONE_NEWNET) < 0)
-        errand->result = -errno;
-    else
+    errand->result = wd_ruleset_enter(errand->rules);
+    if (!errand->result)
         errand->result = errand->fn(errand->arg);
     return NULL;
+}
+
+static bool
+is_here(const struct wd_ruleset *rules)
+{
+    struct stat here;
+    int fd;
+
+    if (open_netns(&fd, &here) < 0)
+        return false;
+    close(fd);
+    return is_of(rules, &here);
 }
 
 int
 wd_ruleset_inside(struct wd_ruleset *rules, int (*fn)(void *arg), void *arg)
 {
     struct errand errand = {.rules = rules, .fn = fn, .arg = arg};
-    struct stat here;
     sigset_t all, old;
     pthread_t thread;
     int error;
 
-    if (stat("/proc/thread-self/ns/net", &here) == 0 && here.st_dev == rules->netns_dev &&
-        here.st_ino == rules->netns_ino)
+    if (is_here(rules))
         return fn(arg);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -36,6 +36,9 @@ void wd_ruleset_put(struct wd_ruleset *rules);
  */
 int wd_ruleset_inside(struct wd_ruleset *rules, int (*fn)(void *arg), void *arg);
 
+/* Moves the calling thread into its network namespace (needs CAP_SYS_ADMIN). */
+int wd_ruleset_enter(const struct wd_ruleset *rules);
+
 /*
  * Makes inbound injection possible there: attaches the program of inbound.h,
  * once (it waits for an RCU grace period, so only when it is needed).  Called

@@ -70,12 +70,21 @@ finish_bytes(uint8_t *data, uint32_t len, const WINDIVERT_ADDRESS *addr)
     return 0;
 }
 
+/* Of the packet that the address was received with; 0: with none of this handle. */
+static uint32_t
+mark_of(const struct wd_queue *queue, const WINDIVERT_ADDRESS *addr)
+{
+    struct wd_addr_tag tag;
+
+    return wd_addr_tag_get(addr, queue->tag, &tag) ? tag.mark : 0;
+}
+
 /* Waits for room without the lock: others receive, the janitor looks after what is held, Close gets in. */
 static int
 inject_when_room(struct wd_queue *queue, const struct wd_packet *packet, const WINDIVERT_ADDRESS *addr)
 {
     for (;;) {
-        int error = wd_queue_inject(queue, packet, addr->Outbound, addr->Network.IfIdx);
+        int error = wd_queue_inject(queue, packet, addr->Outbound, addr->Network.IfIdx, mark_of(queue, addr));
 
         if (error != -EAGAIN)
             return error;

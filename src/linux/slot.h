@@ -27,6 +27,7 @@ struct wd_slot {
     uint32_t len;                /* in the kernel */
     uint32_t cap_len;            /* bytes in data */
     uint32_t ifindex;
+    uint32_t mark;
     bool outbound, loopback, impostor, ipv6;
     bool ip_csum_ok, tcp_csum_ok, udp_csum_ok;
     bool csum_not_ready; /* data has only the pseudo header's sum: the kernel's packet has it done by the device */

@@ -54,6 +54,10 @@ extern const struct e2e_test e2e_forward_tests[];
 extern const struct e2e_test e2e_redirect_tests[];
 extern const struct e2e_test e2e_fault_tests[];
 extern const struct e2e_test e2e_fragment_tests[];
+extern const struct e2e_test e2e_machine_tests[];
+extern const struct e2e_test e2e_netns_tests[];
+extern const struct e2e_test e2e_rules_tests[];
+extern const struct e2e_test e2e_beside_tests[];
 extern const struct e2e_test e2e_segments_tests[];
 extern const struct e2e_test e2e_shift_tests[];
 extern const struct e2e_test e2e_account_tests[];
@@ -70,6 +74,11 @@ extern const struct e2e_test e2e_pieces_tests[];
 #define E2E_C6 "fd78::2"
 #define E2E_A6 "fd77::1"
 #define E2E_B6 "fd77::2"
+#define E2E_W_INDEX 7700 /* of wa, one end of a link that is added by tests */
+#define E2E_W_A4 "10.90.0.1"
+#define E2E_W_B4 "10.90.0.2"
+#define E2E_W_A6 "fd90::1"
+#define E2E_W_B6 "fd90::2"
 #define E2E_PACKET_MAX WINDIVERT_MTU_MAX
 
 /* ---- outcome (report.c) ---------------------------------------------- */
@@ -131,8 +140,16 @@ unsigned e2e_ifindex(const char *ns, const char *ifname);
 pid_t e2e_spawn(const char *ns, void (*fn)(void *arg), void *arg);
 void e2e_join(pid_t pid);  /* fails unless it ended with 0 */
 void e2e_kill9(pid_t pid); /* kills and reaps it */
-/* Output of a shell command run in a namespace, to its first 64 KB; fails unless it exits with 0.  Free it. */
+/*
+ * Output of a shell command run in a namespace, to its first 64 KB; fails
+ * unless it exits with 0.  Free it.  ns NULL: in that of the calling thread; only so
+ * can it add and delete names of namespaces.
+ */
 char *e2e_shell(const char *ns, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A second way from a to b: wa, with index E2E_W_INDEX, and wb, with the addresses above. */
+void e2e_add_link(void);
+/* Brings up one end, named anew or in another namespace, as the first (wa) or the other. */
+void e2e_configure_link(const char *ns, const char *ifname, bool first);
 void e2e_set_table(const char *ns, const char *body); /* adds to table inet t; no single quotes */
 /*
  * A packet socket that sees what comes and goes on an interface, from the
@@ -197,6 +214,7 @@ void e2e_marker(int tx, int rx);
 struct e2e_pump {
     int tx, rx;
     uint32_t count;
+    uint32_t first;                    /* datagrams are numbered, and so differ, from here */
     uint32_t window;                   /* datagrams under way at most; 0: 64 */
     size_t (*size)(uint32_t i);        /* NULL: 64 bytes */
     size_t (*size_after)(size_t size); /* what arrives of a datagram; NULL: the same */

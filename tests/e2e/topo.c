@@ -198,13 +198,38 @@ e2e_shell(const char *ns, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(command, sizeof(command), fmt, ap);
     va_end(ap);
-    snprintf(full, sizeof(full), "exec ip netns exec %s sh -c '%s'", ns, command);
+    snprintf(full, sizeof(full), "exec %s %s sh -c '%s'", ns ? "ip netns exec" : "", ns ? ns : "", command);
     f = popen(full, "r");
     CHECK(f && out, "popen: %s", strerror(errno));
     while (used < room && (n = fread(out + used, 1, room - used, f)) > 0)
         used += n;
-    CHECK(pclose(f) == 0, "in %s: %s: failed", ns, command);
+    CHECK(pclose(f) == 0, "in %s: %s: failed", ns ? ns : "this namespace", command);
     return out;
+}
+
+/* The neighbours are named, so that nothing but the tests' packets is under way. */
+void
+e2e_configure_link(const char *ns, const char *ifname, bool first)
+{
+    unsigned own = first ? 1 : 2, other = first ? 2 : 1;
+
+    free(e2e_shell(ns,
+                   "set -e; ip link set %s addrgenmode none up; "
+                   "ip addr replace 10.90.0.%u/24 dev %s; ip addr replace fd90::%u/64 dev %s nodad; "
+                   "ip neigh replace 10.90.0.%u dev %s lladdr 02:90:00:00:00:0%u nud permanent; "
+                   "ip neigh replace fd90::%u dev %s lladdr 02:90:00:00:00:0%u nud permanent",
+                   ifname, own, ifname, own, ifname, other, ifname, other, other, ifname, other));
+}
+
+void
+e2e_add_link(void)
+{
+    free(e2e_shell("a",
+                   "ip link add wa index %u address 02:90:00:00:00:01 type veth "
+                   "peer name wb address 02:90:00:00:00:02 netns b",
+                   E2E_W_INDEX));
+    e2e_configure_link("a", "wa", true);
+    e2e_configure_link("b", "wb", false);
 }
 
 void

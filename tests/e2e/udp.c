@@ -186,7 +186,7 @@ arrived(struct pump_state *s, const uint8_t *buf, size_t len)
     size_t want;
 
     if (len >= 4)
-        memcpy(&i, buf, 4);
+        memcpy(&i, buf, 4), i -= s->p->first;
     else if (!s->p->ordered) {
         CHECK(s->short_sent[len] > 0, "a datagram of %zu bytes too many", len);
         s->short_sent[len]--;
@@ -198,7 +198,7 @@ arrived(struct pump_state *s, const uint8_t *buf, size_t len)
     CHECK(!s->p->ordered || i == s->got, "datagram %u arrived in the place of %u", i, s->got);
     want = s->p->size_after(s->p->size(i));
     CHECK(len == want, "datagram %u arrived with %zu bytes, expected %zu", i, len, want);
-    e2e_datagram(expect, len, i);
+    e2e_datagram(expect, len, s->p->first + i);
     CHECK(!memcmp(buf, expect, len), "datagram %u arrived with other content (%zu bytes)", i, len);
     s->seen[i] = 1;
     if (len >= 4)
@@ -227,7 +227,7 @@ send_one(struct pump_state *s)
     size_t size = s->p->size(i), after = s->p->size_after(size);
     int64_t start = e2e_now_us(), took;
 
-    CHECK(e2e_send(s->p->tx, size, i), "send of datagram %u (%zu bytes): %s", i, size, strerror(errno));
+    CHECK(e2e_send(s->p->tx, size, s->p->first + i), "send of datagram %u (%zu bytes): %s", i, size, strerror(errno));
     took = e2e_now_us() - start;
     if (took > s->p->max_send_us)
         s->p->max_send_us = took;

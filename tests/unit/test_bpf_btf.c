@@ -89,8 +89,9 @@ build(uint8_t *out, bool with_function)
     put_member(&b, "headers", headers, 0);
     alias = put_type(&b, "box_t", BTF_KIND_TYPEDEF, 0, box);
     alias = put_type(&b, NULL, BTF_KIND_CONST, 0, alias);
-    put_type(&b, "sk_buff", BTF_KIND_STRUCT, 3, 200);
+    put_type(&b, "sk_buff", BTF_KIND_STRUCT, 4, 200);
     put_member(&b, "sk", u32, 24 * 8);
+    put_member(&b, "_skb_refdst", u32, 88 * 8);
     put_member(&b, "len", u32, 112 * 8);
     put_member(&b, NULL, alias, 128 * 8);
     atomic = put_type(&b, NULL, BTF_KIND_STRUCT, 1, 8);
@@ -106,6 +107,8 @@ build(uint8_t *out, bool with_function)
     put_type(&b, "nf_hook_state", BTF_KIND_STRUCT, 2, 64);
     put_member(&b, "in", u32, 8 * 8);
     put_member(&b, "out", u32, 16 * 8);
+    put_type(&b, "dst_entry", BTF_KIND_STRUCT, 1, 128);
+    put_member(&b, "dev", u32, 16 * 8);
     put_type(&b, "bpf_dynptr_from_skb", BTF_KIND_FUNC, 0, u32);
     if (with_function)
         put_type(&b, "bpf_rdonly_cast", BTF_KIND_FUNC, 0, u32);
@@ -126,6 +129,8 @@ test_small(void **state)
         .skb_hash = 136,
         .skb_tc_index = 140,
         .skb_sk = 24,
+        .skb_dst = 88,
+        .dst_dev = 16,
         .sk_cookie = 104,
         .dev_ifindex = 216,
         .dev_type = 592,
@@ -133,8 +138,10 @@ test_small(void **state)
         .state_out = 16,
         .skb_type = 6,
         .state_type = 11,
-        .dynptr_from_skb = 12,
-        .rdonly_cast = 13,
+        .dst_type = 12,
+        .dev_type_id = 10,
+        .dynptr_from_skb = 13,
+        .rdonly_cast = 14,
     };
     uint8_t btf[3 * ROOM];
     struct wd_kernel kernel;
