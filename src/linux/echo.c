@@ -5,18 +5,16 @@
 #include <string.h>
 #include <sys/random.h>
 
-#define MS INT64_C(10000)    /* of 100 ns */
-#define SETTLE_TIME (5 * MS) /* no packet is longer on its way through the hooks as they were before */
-#define KEEP_TIME (200 * MS) /* other handles may hold an echo before it comes to us */
-#define ENTRIES 8192         /* a power of two */
+#define MS INT64_C(10000)     /* of 100 ns */
+#define SETTLE_TIME (50 * MS) /* no packet is longer on its way through the hooks as they were before */
+#define KEEP_TIME (1000 * MS) /* at most: a verdict is confirmed before */
+#define ENTRIES 8192          /* a power of two */
 #define PROBES 16
-#define COUNTED_TWICE 2 /* before and after */
 
 struct wd_echo {
     uint64_t digest;
     int64_t until; /* 100 ns; 0: free */
-    uint32_t seq;  /* of the verdict ... */
-    bool at_once;  /* ... and only what is read before that is confirmed can be the echo */
+    uint32_t seq;  /* of the verdict */
 };
 
 void
@@ -98,7 +96,7 @@ make_table(struct wd_echoes *echoes)
 
 /* Among the places for a digest: a free one, or else that of the one that is forgotten first. */
 void
-wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint32_t stamp, uint32_t seq, int64_t now)
+wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint32_t seq, int64_t now)
 {
     struct wd_echo *place;
     uint64_t sum;
@@ -117,7 +115,6 @@ wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint
         .digest = sum,
         .until = now + KEEP_TIME,
         .seq = seq,
-        .at_once = wd_echoes_now(echoes) - stamp <= COUNTED_TWICE,
     };
     echoes->until = now + KEEP_TIME;
     echoes->fresh = true;
@@ -134,8 +131,7 @@ wd_echoes_take(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_
     for (uint64_t i = 0; i < PROBES; i++) {
         struct wd_echo *echo = &echoes->table[(sum + i) % ENTRIES];
 
-        if (echo->digest == sum && echo->until > now &&
-            !(echo->at_once && (int32_t)(echoes->confirmed - echo->seq) >= 0)) {
+        if (echo->digest == sum && echo->until > now && (int32_t)(echoes->confirmed - echo->seq) < 0) {
             echo->until = 0;
             return true;
         }

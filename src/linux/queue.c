@@ -56,7 +56,7 @@ expect_echoes(struct wd_queue *queue)
     for (const struct wd_slot *slot = queue->sent.last; slot && (int32_t)(slot->seq - queue->flushed) > 0;
          slot = slot->prev)
         if (slot->delivered && slot->shift != now)
-            wd_echoes_expect(&queue->echoes, slot->data, slot->cap_len, slot->shift, slot->seq, wd_now());
+            wd_echoes_expect(&queue->echoes, slot->data, slot->cap_len, slot->seq, wd_now());
     queue->flushed = queue->nfq.seq;
 }
 
