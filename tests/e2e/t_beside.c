@@ -458,6 +458,33 @@ beside_datagrams_tracked_in(void)
     beside_datagrams("b", "a", E2E_A6, stateful);
 }
 
+/*
+ * Datagrams that are equal byte for byte, as of a program that says the same
+ * again and again: the handle sees every one of them.
+ */
+static void
+beside_equal_datagrams(void)
+{
+    int rx = e2e_udp_receiver("b", E2E_B6, PORT), tx = e2e_udp_sender("a", E2E_B6, PORT, 0);
+    struct openers openers = start_openers();
+    struct e2e_passer p = {.batch = 16, .handle = open_patient("udp.DstPort == 5001")};
+    unsigned sent = 0;
+    uint8_t buf[64];
+
+    e2e_pass_start(&p);
+    begin_opening(&openers);
+    while (!openers_done(&openers) && sent < 1000000) {
+        CHECK(send(tx, "the same again", 14, 0) == 14, "send: %s", strerror(errno));
+        CHECK(e2e_receive(rx, buf, sizeof(buf), 3000) == 14, "datagram %u did not arrive", sent);
+        sent++;
+    }
+    end_openers(&openers);
+    e2e_pass_stop(&p);
+    CHECK(p.received >= sent, "%u equal datagrams passed, %llu of them came to the handle", sent,
+          (unsigned long long)p.received);
+    e2e_marker(tx, rx);
+}
+
 const struct e2e_test e2e_beside_tests[] = {
     {"beside_pairs", beside_pairs, 60},
     {"beside_pairs_local", beside_pairs_local, 60},
@@ -473,5 +500,6 @@ const struct e2e_test e2e_beside_tests[] = {
     {"beside_datagrams_in6", beside_datagrams_in6, 90},
     {"beside_datagrams_tracked_out", beside_datagrams_tracked_out, 90},
     {"beside_datagrams_tracked_in", beside_datagrams_tracked_in, 90},
+    {"beside_equal_datagrams", beside_equal_datagrams, 90},
     {NULL, NULL, 0},
 };
