@@ -15,6 +15,7 @@ struct wd_echo {
     uint64_t digest;
     int64_t until; /* 100 ns; 0: free */
     uint32_t seq;  /* of the verdict */
+    bool common;   /* there was another like it: none of them is taken for an echo */
 };
 
 void
@@ -94,7 +95,23 @@ make_table(struct wd_echoes *echoes)
     return echoes->table;
 }
 
-/* Among the places for a digest: a free one, or else that of the one that is forgotten first. */
+/* The entry of a digest; else a free place for it, or that of the one that is forgotten first. */
+static struct wd_echo *
+find_place(struct wd_echoes *echoes, uint64_t sum, int64_t now)
+{
+    struct wd_echo *place = &echoes->table[sum % ENTRIES];
+
+    for (uint64_t i = 0; i < PROBES; i++) {
+        struct wd_echo *next = &echoes->table[(sum + i) % ENTRIES];
+
+        if (next->digest == sum && next->until > now)
+            return next;
+        if (next->until < place->until)
+            place = next;
+    }
+    return place;
+}
+
 void
 wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint32_t seq, int64_t now)
 {
@@ -104,17 +121,12 @@ wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint
     if (!make_table(echoes))
         return;
     sum = digest(echoes, data, len);
-    place = &echoes->table[sum % ENTRIES];
-    for (uint64_t i = 1; i < PROBES && place->until > now; i++) {
-        struct wd_echo *next = &echoes->table[(sum + i) % ENTRIES];
-
-        if (next->until < place->until)
-            place = next;
-    }
+    place = find_place(echoes, sum, now);
     *place = (struct wd_echo){
         .digest = sum,
         .until = now + KEEP_TIME,
         .seq = seq,
+        .common = place->digest == sum && place->until > now,
     };
     echoes->until = now + KEEP_TIME;
     echoes->fresh = true;
@@ -123,18 +135,15 @@ wd_echoes_expect(struct wd_echoes *echoes, const uint8_t *data, size_t len, uint
 bool
 wd_echoes_take(struct wd_echoes *echoes, const uint8_t *data, size_t len, int64_t now)
 {
+    struct wd_echo *echo;
     uint64_t sum;
 
     if (now >= echoes->until)
         return false;
     sum = digest(echoes, data, len);
-    for (uint64_t i = 0; i < PROBES; i++) {
-        struct wd_echo *echo = &echoes->table[(sum + i) % ENTRIES];
-
-        if (echo->digest == sum && echo->until > now && (int32_t)(echoes->confirmed - echo->seq) < 0) {
-            echo->until = 0;
-            return true;
-        }
-    }
-    return false;
+    echo = find_place(echoes, sum, now);
+    if (echo->digest != sum || echo->until <= now || echo->common || (int32_t)(echoes->confirmed - echo->seq) >= 0)
+        return false;
+    echo->common = true;
+    return true;
 }

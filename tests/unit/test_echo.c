@@ -82,14 +82,29 @@ test_once(void **state)
     other[99] = 1;
     assert_false(wd_echoes_take(&echoes, packet, sizeof(packet), 1));
     wd_echoes_expect(&echoes, packet, sizeof(packet), 5, 1);
-    wd_echoes_expect(&echoes, packet, sizeof(packet), 5, 1);
     assert_false(wd_echoes_take(&echoes, other, sizeof(other), 2));
     assert_false(wd_echoes_take(&echoes, packet, sizeof(packet) - 1, 2));
     assert_true(wd_echoes_take(&echoes, packet, sizeof(packet), 2));
-    assert_true(wd_echoes_take(&echoes, packet, sizeof(packet), 2));
     assert_false(wd_echoes_take(&echoes, packet, sizeof(packet), 2));
-    wd_echoes_expect(&echoes, packet, sizeof(packet), 5, 3);
-    assert_false(wd_echoes_take(&echoes, packet, sizeof(packet), 3 + 1000 * MS)); /* forgotten */
+    wd_echoes_expect(&echoes, other, sizeof(other), 5, 3);
+    assert_false(wd_echoes_take(&echoes, other, sizeof(other), 3 + 1000 * MS)); /* forgotten */
+    wd_echoes_free(&echoes);
+}
+
+/* What a program sends again and again is no echo. */
+static void
+test_common(void **state)
+{
+    struct wd_echoes echoes = {0};
+
+    (void)state;
+    wd_echoes_expect(&echoes, packet, sizeof(packet), 5, 1);
+    wd_echoes_expect(&echoes, packet, sizeof(packet), 6, 2);
+    assert_false(wd_echoes_take(&echoes, packet, sizeof(packet), 2));
+    wd_echoes_expect(&echoes, packet, sizeof(packet), 7, 2 + 1000 * MS);
+    assert_true(wd_echoes_take(&echoes, packet, sizeof(packet), 3 + 1000 * MS));
+    wd_echoes_expect(&echoes, packet, sizeof(packet), 8, 4 + 1000 * MS);
+    assert_false(wd_echoes_take(&echoes, packet, sizeof(packet), 5 + 1000 * MS));
     wd_echoes_free(&echoes);
 }
 
@@ -103,9 +118,9 @@ test_at_once(void **state)
     wd_echoes_expect(&echoes, packet, sizeof(packet), 5, 1);
     wd_echoes_confirm(&echoes, 4);
     assert_true(wd_echoes_take(&echoes, packet, sizeof(packet), 2));
-    wd_echoes_expect(&echoes, packet, sizeof(packet), 6, 1);
+    wd_echoes_expect(&echoes, packet, 50, 6, 1);
     wd_echoes_confirm(&echoes, 6);
-    assert_false(wd_echoes_take(&echoes, packet, sizeof(packet), 2));
+    assert_false(wd_echoes_take(&echoes, packet, 50, 2));
     wd_echoes_free(&echoes);
 }
 
