@@ -174,7 +174,8 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_settles), cmocka_unit_test(test_settles_again), cmocka_unit_test(test_settles_drained),
-        cmocka_unit_test(test_at_once), cmocka_unit_test(test_once),          cmocka_unit_test(test_many),
+        cmocka_unit_test(test_at_once), cmocka_unit_test(test_once),          cmocka_unit_test(test_common),
+        cmocka_unit_test(test_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
