@@ -184,11 +184,30 @@ wd_bpf_can_loop(void)
 }
 
 int
+wd_bpf_run_frame(int prog_fd, const void *frame, size_t len, const void *ctx, size_t ctx_len, uint32_t *ret_value,
+                 struct wd_error *err)
+{
+    union bpf_attr attr = {0};
+    int error;
+
+    attr.test.prog_fd = (uint32_t)prog_fd;
+    attr.test.data_in = (uintptr_t)frame;
+    attr.test.data_size_in = (uint32_t)len;
+    attr.test.ctx_in = (uintptr_t)ctx;
+    attr.test.ctx_size_in = (uint32_t)ctx_len;
+    attr.test.repeat = 1;
+    error = sys_bpf(BPF_PROG_TEST_RUN, &attr);
+    if (error < 0)
+        return wd_error_set(err, error, NULL, "test run: %s", strerror(-error));
+    *ret_value = attr.test.retval;
+    return 0;
+}
+
+int
 wd_bpf_test_run(int prog_fd, const void *data, size_t len, const void *ctx, size_t ctx_len, uint32_t *ret_value,
                 struct wd_error *err)
 {
     uint8_t *frame = calloc(1, ETHERNET_LEN + len);
-    union bpf_attr attr = {0};
     int error;
 
     if (!frame)
@@ -197,18 +216,9 @@ wd_bpf_test_run(int prog_fd, const void *data, size_t len, const void *ctx, size
     frame[ETHERNET_LEN - 1] = EXPERIMENTAL_TYPE & 0xFF;
     if (len)
         memcpy(frame + ETHERNET_LEN, data, len);
-    attr.test.prog_fd = (uint32_t)prog_fd;
-    attr.test.data_in = (uintptr_t)frame;
-    attr.test.data_size_in = (uint32_t)(ETHERNET_LEN + len);
-    attr.test.ctx_in = (uintptr_t)ctx;
-    attr.test.ctx_size_in = (uint32_t)ctx_len;
-    attr.test.repeat = 1;
-    error = sys_bpf(BPF_PROG_TEST_RUN, &attr);
+    error = wd_bpf_run_frame(prog_fd, frame, ETHERNET_LEN + len, ctx, ctx_len, ret_value, err);
     free(frame);
-    if (error < 0)
-        return wd_error_set(err, error, NULL, "test run: %s", strerror(-error));
-    *ret_value = attr.test.retval;
-    return 0;
+    return error;
 }
 
 int

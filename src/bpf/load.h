@@ -49,6 +49,9 @@ bool wd_bpf_can_loop(void);
 int wd_bpf_test_run(int prog_fd, const void *data, size_t len, const void *ctx, size_t ctx_len, uint32_t *ret_value,
                     struct wd_error *err);
 
+/* Runs a program of type SCHED_CLS or SOCKET_FILTER once on an Ethernet frame; ctx: a struct __sk_buff. */
+int wd_bpf_run_frame(int prog_fd, const void *frame, size_t len, const void *ctx, size_t ctx_len, uint32_t *ret_value,
+                     struct wd_error *err);
 /*
  * The same of a NETFILTER program, as if at a hook (NF_INET_x) of this protocol
  * family; the device is lo.  *ret_value: NF_DROP, NF_ACCEPT.

@@ -334,7 +334,8 @@ handle_new(const struct wd_open *open)
     handle->queue_time_ms = WINDIVERT_PARAM_QUEUE_TIME_DEFAULT;
     handle->hold_time_ms = WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT;
     handle->counters_fd = -1;
-    handle->inject.fd4 = handle->inject.fd6 = handle->inject.fd_in = handle->inject.fd_ct = -1;
+    handle->inject.fd4 = handle->inject.fd6 = handle->inject.fd_in = handle->inject.fd_run = handle->inject.fd_ct =
+        -1;
     handle->entry.fd = -1;
     pthread_mutex_init(&handle->lock, NULL);
     wd_arena_init(&handle->arena, NULL);

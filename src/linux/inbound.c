@@ -18,6 +18,7 @@
 
 #include "bpf/gen.h"
 #include "bpf/load.h"
+#include "core/cksum.h"
 
 #define LOOPBACK_IFINDEX 1
 #define HANDOVER_PRIORITY 0x57E00000u /* | level << 4: between our socket and our program only */
@@ -104,6 +105,32 @@ load_program(int *ret_fd, struct wd_error *err)
     };
 
     return wd_bpf_load(BPF_PROG_TYPE_SCHED_CLS, insns, sizeof(insns) / sizeof(insns[0]), "wd_inject", ret_fd, err);
+}
+
+/* r6 = skb, r7 = level, r8 = target interface */
+int
+wd_inbound_load(int *ret_prog_fd, struct wd_error *err)
+{
+    struct bpf_insn insns[] = {
+        MOV(6, 1),
+        LOAD(7, priority),
+        LOAD(8, mark),
+        MOV_IMM(2, 0),
+        STORE(mark, 2),
+        STORE(priority, 2),
+        STORE(tc_index, 7),
+        MOV(1, 6),
+        MOV_IMM(2, (int32_t)wd_inbound_magic()),
+        CALL(BPF_FUNC_set_hash),
+        MOV(1, 6),
+        MOV(2, 8),
+        MOV_IMM(3, BPF_F_INGRESS),
+        CALL(BPF_FUNC_clone_redirect),
+        EXIT(),
+    };
+
+    return wd_bpf_load(BPF_PROG_TYPE_SCHED_CLS, insns, sizeof(insns) / sizeof(insns[0]), "wd_inject", ret_prog_fd,
+                       err);
 }
 
 /* struct link_create of bpf_attr with the part for tcx, which older headers lack. */
@@ -216,5 +243,29 @@ wd_inbound_send(int fd, const struct wd_packet *packet, uint32_t ifindex)
     if (error)
         return error;
     wd_inbound_mac(eth.h_source);
-    return send_frame(fd, &eth, packet, ifindex);
+    error = send_frame(fd, &eth, packet, ifindex);
+    return error == -ENETDOWN || error == -ENXIO ? -ENOLINK : error;
+}
+
+int
+wd_inbound_run(int prog_fd, int fd, int16_t priority, const struct wd_packet *packet, bool sum, uint32_t ifindex)
+{
+    struct __sk_buff ctx = {.mark = ifindex, .priority = WD_TAG_LEVEL(priority)};
+    uint8_t frame[sizeof(struct ethhdr) + WD_INBOUND_RUN_MAX];
+    struct ethhdr eth = {.h_proto = htons(packet->version == 4 ? ETH_P_IP : ETH_P_IPV6)};
+    uint32_t value;
+    int error;
+
+    if (packet->ip_len > WD_INBOUND_RUN_MAX)
+        return -EMSGSIZE;
+    error = target_address(fd, ifindex, eth.h_dest);
+    if (error)
+        return error;
+    wd_inbound_mac(eth.h_source);
+    memcpy(frame, &eth, sizeof(eth));
+    memcpy(frame + sizeof(eth), packet->data, packet->ip_len);
+    if (sum)
+        wd_cksum_fill(frame + sizeof(eth), packet->ip_len, (uint64_t)~WINDIVERT_HELPER_NO_IP_CHECKSUM);
+    error = wd_bpf_run_frame(prog_fd, frame, sizeof(eth) + packet->ip_len, &ctx, sizeof(ctx), &value, NULL);
+    return error ? error : value ? -EIO : 0;
 }

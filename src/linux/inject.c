@@ -16,6 +16,7 @@
 #include "linux/fragment.h"
 #include "linux/segment.h"
 #include "linux/inbound.h"
+#include "linux/tier.h"
 
 #ifndef IP_NODEFRAG
 #define IP_NODEFRAG 22
@@ -76,7 +77,7 @@ wd_inject_open(struct wd_inject *inject, int16_t priority, struct wd_ruleset *ru
     inject->rules = rules;
     inject->priority = priority;
     inject->mark = 0;
-    inject->fd_in = inject->fd_ct = -1;
+    inject->fd_in = inject->fd_run = inject->fd_ct = -1;
     inject->questions = NULL;
     /* One family may be missing from the system; any other failure would cost the handle its packets. */
     error = inject->fd4 < 0 && (inject->fd4 != -EAFNOSUPPORT || inject->fd6 < 0) ? inject->fd4
@@ -99,11 +100,13 @@ wd_inject_close(struct wd_inject *inject)
         close(inject->fd6);
     if (inject->fd_in >= 0)
         close(inject->fd_in);
+    if (inject->fd_run >= 0)
+        close(inject->fd_run);
     if (inject->fd_ct >= 0)
         close(inject->fd_ct);
     free(inject->questions);
     inject->questions = NULL;
-    inject->fd4 = inject->fd6 = inject->fd_in = inject->fd_ct = -1;
+    inject->fd4 = inject->fd6 = inject->fd_in = inject->fd_run = inject->fd_ct = -1;
 }
 
 void
@@ -311,34 +314,72 @@ static int
 open_inbound(void *arg)
 {
     struct wd_inject *inject = arg;
-    int error = wd_ruleset_enable_inbound(inject->rules);
+    int error = wd_tier_has(WD_FEATURE_TCX) ? wd_ruleset_enable_inbound(inject->rules) : -EOPNOTSUPP;
 
     return error ? error : wd_inbound_socket(inject->priority, &inject->fd_in, NULL);
 }
 
 struct inbound {
-    int fd;
+    const struct wd_inject *inject;
+    const struct wd_packet *packet; /* to run */
     uint32_t ifindex;
+    bool pieces;
 };
 
 static int
-receive_fragment(void *ctx, const struct wd_packet *fragment)
+send_piece(void *ctx, const struct wd_packet *piece)
 {
-    const struct inbound *inbound = ctx;
+    const struct inbound *in = ctx;
 
-    return wd_inbound_send(inbound->fd, fragment, inbound->ifindex);
+    return wd_inbound_send(in->inject->fd_in, piece, in->ifindex);
+}
+
+static int
+run(void *arg)
+{
+    const struct inbound *in = arg;
+
+    return wd_inbound_run(in->inject->fd_run, socket_of(in->inject, in->packet), in->inject->priority, in->packet,
+                          in->pieces, in->ifindex);
+}
+
+static int
+run_piece(void *ctx, const struct wd_packet *piece)
+{
+    struct inbound *in = ctx;
+
+    in->packet = piece;
+    return wd_ruleset_inside(in->inject->rules, run, in);
+}
+
+/* Without tcx, or while the loopback device is down. */
+static int
+inject_by_run(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
+{
+    struct inbound in = {.inject = inject, .ifindex = ifindex};
+    int error;
+
+    if (inject->fd_run < 0 && wd_inbound_load(&inject->fd_run, NULL) < 0)
+        return -EOPNOTSUPP;
+    if (packet->ip_len <= WD_INBOUND_RUN_MAX)
+        return run_piece(&in, packet);
+    in.pieces = true;
+    error = wd_segment(packet, WD_INBOUND_RUN_MAX, run_piece, &in);
+    return error == -EMSGSIZE ? cut(packet, WD_INBOUND_RUN_MAX, run_piece, &in) : error;
 }
 
 int
 wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex)
 {
+    struct inbound in = {.inject = inject, .ifindex = ifindex};
+    int error;
+
     if (ifindex == LOOPBACK_IFINDEX)
         return wd_inject_outbound(inject, packet, ifindex);
-    if (inject->fd_in < 0 && wd_ruleset_inside(inject->rules, open_inbound, inject) < 0)
-        return -EOPNOTSUPP;
-    if (packet->ip_len > FRAME_MAX)
-        return cut(packet, FRAME_MAX, receive_fragment, &(struct inbound){inject->fd_in, ifindex});
-    return wd_inbound_send(inject->fd_in, packet, ifindex);
+    if (inject->fd_in < 0 && (inject->fd_run >= 0 || wd_ruleset_inside(inject->rules, open_inbound, inject) < 0))
+        return inject_by_run(inject, packet, ifindex);
+    error = packet->ip_len > FRAME_MAX ? cut(packet, FRAME_MAX, send_piece, &in) : send_piece(&in, packet);
+    return error == -ENOLINK ? inject_by_run(inject, packet, ifindex) : error;
 }
 
 void

@@ -14,6 +14,7 @@
 struct wd_inject {
     int fd4, fd6;     /* raw sockets; -1 where the family is not available */
     int fd_in;        /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
+    int fd_run;       /* instead: the program of inbound.h that is run for each packet */
     int fd_ct;        /* ctnetlink, once it was needed */
     int16_t priority; /* of the handle */
     uint32_t mark;    /* of outbound packets */
@@ -44,8 +45,9 @@ int wd_inject_outbound(const struct wd_inject *inject, const struct wd_packet *p
 /*
  * As if the packet had just arrived on ifindex.  Not for two threads at once.  What is meant for the
  * loopback device goes the outbound way, which ends there.  IPv6 packets of
- * more than 65,536 bytes arrive in fragments.  -EOPNOTSUPP the
- * kernel has no tcx; -ENODEV no such interface; -ENETDOWN it (or lo) is down;
+ * more than 65,536 bytes arrive in fragments; without tcx (Linux 6.6) all of more
+ * than 3,400 bytes, TCP in segments, and -EMSGSIZE where DF forbids it.
+ * -EOPNOTSUPP the kernel has neither way; -ENODEV no such interface; -ENETDOWN it (or lo) is down;
  * -EAGAIN as above.
  */
 int wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint32_t ifindex);

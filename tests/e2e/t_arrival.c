@@ -480,7 +480,7 @@ arrival_refused(void)
     free(e2e_shell("a", "ip link del down0"));
 }
 
-/* Inbound packets take their way through lo; where it is down Send says so. */
+/* Inbound packets take their way through lo; where it is down they find another. */
 static void
 arrival_lo_down(void)
 {
@@ -488,10 +488,11 @@ arrival_lo_down(void)
     int rx = e2e_udp_receiver("a", E2E_A4, PORT);
     HANDLE h = e2e_open("false", 0, 0);
 
+    inject(h, E2E_B4, E2E_A4, &addr, 1);
+    expect_arrived(rx, 1);
     free(e2e_shell("a", "ip link set lo down"));
-    refuse(h, E2E_B4, E2E_A4, &addr, ERROR_GEN_FAILURE);
-    CHECK(strstr(WinDivertExtGetLastErrorRemedy(), "lo"), "the remedy does not name lo: %s",
-          WinDivertExtGetLastErrorRemedy());
+    inject(h, E2E_B4, E2E_A4, &addr, 1);
+    expect_arrived(rx, 1);
     free(e2e_shell("a", "ip link set lo up"));
     inject(h, E2E_B4, E2E_A4, &addr, 1);
     expect_arrived(rx, 1);

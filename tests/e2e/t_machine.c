@@ -130,6 +130,8 @@ watch(struct e2e_passer *p, struct tally *t, const char *filter, INT16 priority,
     *p = (struct e2e_passer){.batch = 16, .edit = count, .arg = t};
     p->handle = e2e_open(filter, priority, flags);
     CHECK_API(WinDivertSetParam(p->handle, WINDIVERT_PARAM_QUEUE_LENGTH, WINDIVERT_PARAM_QUEUE_LENGTH_MAX));
+    if (!flags)
+        CHECK_API(WinDivertExtSetParam(p->handle, WINDIVERT_EXT_PARAM_HOLD_TIME, 2000));
     e2e_pass_start(p);
 }
 

@@ -175,11 +175,13 @@ law_address(const struct law_setting *setting, const struct wd_packet *packet)
 int
 law_load(const struct wd_prog *prog, const struct law_setting *setting, const char *text)
 {
+    struct wd_gen_opts opts = setting->opts;
     struct wd_error error = {0};
     struct wd_code code;
     int fd;
 
-    if (wd_gen(prog, &setting->opts, &code, &error) < 0)
+    opts.bounded |= !wd_bpf_can_loop();
+    if (wd_gen(prog, &opts, &code, &error) < 0)
         law_broken("hook %d: %s\n%s", (int)setting->opts.hook, error.text, text);
     if (wd_bpf_load(BPF_PROG_TYPE_SOCKET_FILTER, code.insns, code.count, "wd_law", &fd, &error) < 0)
         law_broken("hook %d: %s\n%s", (int)setting->opts.hook, error.text, text);
