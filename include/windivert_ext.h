@@ -58,11 +58,22 @@ typedef enum {
      * the handle were not there, and are counted in PassedOpen.  Other handles: 50.
      */
     WINDIVERT_EXT_PARAM_FAIL_OPEN = 2,
+    /*
+     * Of each flow (WinDivertExtSkipFlow says what that is) only so many
+     * matching packets are diverted, sniffed or dropped, those of both directions
+     * together, from the call on; 0 (the default): any number.  Counted in the kernel,
+     * which decides; 50 where it cannot decide the filter exactly.  An aggregate
+     * (SEGMENTS) counts as one packet.  Fragments belong to no flow: they
+     * are not counted and always match.  Another number later takes the counts as they are.
+     */
+    WINDIVERT_EXT_PARAM_FLOW_PACKETS = 4,
 } WINDIVERT_EXT_PARAM;
 #define WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT 100
 #define WINDIVERT_EXT_PARAM_HOLD_TIME_MIN 1
 #define WINDIVERT_EXT_PARAM_SEGMENTS_DEFAULT 0
 #define WINDIVERT_EXT_PARAM_FAIL_OPEN_DEFAULT 0
+#define WINDIVERT_EXT_PARAM_FLOW_PACKETS_DEFAULT 0
+#define WINDIVERT_EXT_PARAM_FLOW_PACKETS_MAX 1000000
 
 /*
  * Sets a parameter of a handle; does not block.
@@ -79,6 +90,49 @@ WINDIVERTEXPORT BOOL WinDivertExtSetParam(HANDLE handle, WINDIVERT_EXT_PARAM par
  * during the call.
  */
 WINDIVERTEXPORT BOOL WinDivertExtGetParam(HANDLE handle, WINDIVERT_EXT_PARAM param, UINT64 *pValue);
+
+/*
+ * Gives an open handle another filter, at one moment: every packet is decided
+ * by exactly the old or the new one, what comes after the call by the new one,
+ * and what was queued before stays queued.  What comes during the call may be
+ * decided by either.  Fragments are decided one by one: of a packet whose fragments
+ * came before and after, some by each.  Layer, priority, flags and parameters
+ * stay.  Blocks for a moment where one of the two filters is evaluated in the
+ * library, until the kernel has done with the old one (some milliseconds).
+ *
+ * TRUE with a text, code 0: as WinDivertOpen.  FALSE, and then the old filter is
+ * in force as before: 6 no open handle; 87 filter is NULL, or bad (the text says
+ * where); 50 the handle only sends; 232 shut down for receiving; 995 closed
+ * during the call; 8, 1450, 31.
+ */
+WINDIVERTEXPORT BOOL WinDivertExtSetFilter(HANDLE handle, const char *filter);
+
+/* So many flows a handle remembers at most: of WinDivertExtSkipFlow and WINDIVERT_EXT_PARAM_FLOW_PACKETS together. */
+#define WINDIVERT_EXT_FLOWS_MAX 65536
+
+/*
+ * The rest of a packet's flow is not for this handle: from now on packets of the
+ * flow do not match, decided in the kernel, at the cost of a packet that does not
+ * match.  What is queued already still comes; a packet that the program holds is
+ * its own as before.  Does not block.
+ *
+ * A flow is what has the same IP version, protocol and pair of addresses, and
+ * with TCP and UDP the same pair of ports, in both directions.  So a later
+ * connection between the same ports is of the same flow, and all ICMP between
+ * two machines is one.  Fragments belong to no flow, and always match.
+ *
+ * Skipped flows stay skipped across WinDivertExtSetFilter, until the handle is
+ * closed.  It remembers WINDIVERT_EXT_FLOWS_MAX flows (about 8 MB of the kernel, from
+ * the first call on); for more the kernel forgets those first that had no packets
+ * for the longest time, and what comes of these matches again.  SkippedPackets and
+ * SkippedFlows of the statistics count.
+ *
+ * packet: any packet of the flow, as Recv gives it; packetLen: its bytes.
+ *
+ * FALSE: 6 no open handle; 87 packet is NULL, no IP packet, or a fragment; 50 the handle only sends; 232
+ * shut down for receiving; 995 closed during the call; 8, 1450, 31.
+ */
+WINDIVERTEXPORT BOOL WinDivertExtSkipFlow(HANDLE handle, const VOID *pPacket, UINT packetLen);
 
 /*
  * What became of the packets of one handle since it was opened; all figures
@@ -98,26 +152,29 @@ WINDIVERTEXPORT BOOL WinDivertExtGetParam(HANDLE handle, WINDIVERT_EXT_PARAM par
  * than 65,535 bytes that is dropped or sniffed counts once.
  */
 typedef struct {
-    UINT64 Size;        /* in: sizeof(WINDIVERT_EXT_STATS); out: bytes filled in */
-    UINT64 Delivered;   /* given to the program by Recv */
-    UINT64 Returned;    /* given back by Send, as they were or changed */
-    UINT64 NotReturned; /* dropped because the program did not send them back in time */
-    UINT64 Held;        /* with the program now */
-    UINT64 Injected;    /* sent as new packets */
-    UINT64 Unmatched;   /* reached the library, did not match the exact filter, passed on untouched */
-    UINT64 DropLength;  /* dropped: QUEUE_LENGTH reached */
-    UINT64 DropTime;    /* dropped: older than QUEUE_TIME */
-    UINT64 DropBuffer;  /* dropped: the kernel's queue or buffer, or the ring of a sniffing handle, was full */
-    UINT64 DropFlushed; /* of Returned: dropped by the kernel's flush of all queues, and not recoverable */
-    UINT64 Recovered;   /* of Returned: flushed by the kernel, injected again from the library's copy */
-    UINT64 DropFilter;  /* dropped by a handle opened with WINDIVERT_FLAG_DROP */
-    UINT64 Matched;     /* of the filter, in the kernel and where need be in the library */
-    UINT64 DropSize;    /* dropped: QUEUE_SIZE reached */
-    UINT64 PassedOpen;  /* went on undiverted, as the queue was full (WINDIVERT_EXT_PARAM_FAIL_OPEN) */
-    UINT64 Queued;      /* not yet received */
+    UINT64 Size;           /* in: sizeof(WINDIVERT_EXT_STATS); out: bytes filled in */
+    UINT64 Delivered;      /* given to the program by Recv */
+    UINT64 Returned;       /* given back by Send, as they were or changed */
+    UINT64 NotReturned;    /* dropped because the program did not send them back in time */
+    UINT64 Held;           /* with the program now */
+    UINT64 Injected;       /* sent as new packets */
+    UINT64 Unmatched;      /* reached the library, did not match the exact filter, passed on untouched */
+    UINT64 DropLength;     /* dropped: QUEUE_LENGTH reached */
+    UINT64 DropTime;       /* dropped: older than QUEUE_TIME */
+    UINT64 DropBuffer;     /* dropped: the kernel's queue or buffer, or the ring of a sniffing handle, was full */
+    UINT64 DropFlushed;    /* of Returned: dropped by the kernel's flush of all queues, and not recoverable */
+    UINT64 Recovered;      /* of Returned: flushed by the kernel, injected again from the library's copy */
+    UINT64 DropFilter;     /* dropped by a handle opened with WINDIVERT_FLAG_DROP */
+    UINT64 Matched;        /* of the filter, in the kernel and where need be in the library */
+    UINT64 DropSize;       /* dropped: QUEUE_SIZE reached */
+    UINT64 PassedOpen;     /* went on undiverted, as the queue was full (WINDIVERT_EXT_PARAM_FAIL_OPEN) */
+    UINT64 Queued;         /* not yet received */
+    UINT64 SkippedPackets; /* would have matched, but for their flow (WinDivertExtSkipFlow, FLOW_PACKETS) */
+    UINT64 SkippedFlows;   /* flows that the handle has had to remember for that; above WINDIVERT_EXT_FLOWS_MAX some
+                              may be forgotten */
 } WINDIVERT_EXT_STATS, *PWINDIVERT_EXT_STATS;
 
-WINDIVERT_ASSERT_(offsetof(WINDIVERT_EXT_STATS, Size) == 0 && offsetof(WINDIVERT_EXT_STATS, Queued) == 128);
+WINDIVERT_ASSERT_(offsetof(WINDIVERT_EXT_STATS, Size) == 0 && offsetof(WINDIVERT_EXT_STATS, SkippedFlows) == 144);
 
 /*
  * Reads them, all at one moment; does not block.  pStats->Size says which edition of the structure

@@ -39,3 +39,17 @@ wd_api_compile(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, 
         return wd_api_fail_errno(ret, NULL);
     return ret ? fail_filter(text, ret_error) : TRUE;
 }
+
+const char *
+wd_api_object(struct wd_arena *arena, const struct wd_filter *filter)
+{
+    size_t needed = 0;
+    char *object;
+
+    wd_filter_object(filter, NULL, 0, &needed);
+    object = wd_arena_alloc(arena, needed, 1);
+    if (object && wd_filter_object(filter, object, needed, NULL) == 0)
+        return object;
+    wd_api_fail_errno(-ENOMEM, NULL);
+    return NULL;
+}

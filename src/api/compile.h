@@ -17,4 +17,7 @@ BOOL wd_api_check_layer(WINDIVERT_LAYER layer);
 BOOL wd_api_compile(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_filter **ret_filter,
                     struct wd_filter_error *ret_error);
 
+/* The object of a filter, in the arena.  NULL: last error 8. */
+const char *wd_api_object(struct wd_arena *arena, const struct wd_filter *filter);
+
 #endif

@@ -19,7 +19,7 @@
  *   EOPNOTSUPP   not possible on this system                   50
  *   EMSGSIZE     recv: the packet was larger than the buffer   122
  *   ENODATA      recv: shut down and drained                   232
- *   ESHUTDOWN    send: shut down for sending                   232
+ *   ESHUTDOWN    shut down for what the call wants             232
  *   ECANCELED    the handle was closed under the call          995
  *   ENETUNREACH  no route                                      1231
  *   EHOSTUNREACH impostor's hop limit reached zero             1232
@@ -89,6 +89,13 @@ int wd_engine_get_param(struct wd_handle *handle, WINDIVERT_PARAM param, UINT64 
 int wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 value, struct wd_error *err);
 int wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UINT64 *ret_value,
                             struct wd_error *err);
+/*
+ * Another filter (an object, as that of open) from now on, or on an error the
+ * same.  ESHUTDOWN: shut down for receiving.  May succeed with a text, as open.
+ */
+int wd_engine_set_filter(struct wd_handle *handle, const char *object, struct wd_error *err);
+/* The rest of the packet's flow does not match; EINVAL: no packet, or one that belongs to no flow. */
+int wd_engine_skip_flow(struct wd_handle *handle, const uint8_t *packet, uint32_t len, struct wd_error *err);
 void wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats);
 
 /*

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
-/* WinDivertOpen, WinDivertShutdown, WinDivertClose. */
-#include <errno.h>
+/* WinDivertOpen, WinDivertExtSetFilter, WinDivertShutdown, WinDivertClose. */
 #include <pthread.h>
 
 #include "compile.h"
@@ -62,18 +61,6 @@ check_open(const char *filter, WINDIVERT_LAYER layer, INT16 priority, UINT64 fla
     return check_flags(layer, flags);
 }
 
-/* The object of a filter; NULL: no memory. */
-static const char *
-make_object(struct wd_arena *arena, const struct wd_filter *filter)
-{
-    size_t needed = 0;
-    char *object;
-
-    wd_filter_object(filter, NULL, 0, &needed);
-    object = wd_arena_alloc(arena, needed, 1);
-    return object && wd_filter_object(filter, object, needed, NULL) == 0 ? object : NULL;
-}
-
 BOOL
 wd_api_prepare_open(struct wd_arena *arena, const char *filter, WINDIVERT_LAYER layer, INT16 priority, UINT64 flags,
                     struct wd_open *ret_open)
@@ -84,9 +71,9 @@ wd_api_prepare_open(struct wd_arena *arena, const char *filter, WINDIVERT_LAYER 
 
     if (!check_open(filter, layer, priority, flags) || !wd_api_compile(arena, filter, layer, &compiled, &error))
         return FALSE;
-    open.object = make_object(arena, compiled);
+    open.object = wd_api_object(arena, compiled);
     if (!open.object)
-        return wd_api_fail_errno(-ENOMEM, NULL);
+        return FALSE;
     *ret_open = open;
     return TRUE;
 }
@@ -106,6 +93,49 @@ WinDivertOpen(const char *filter, WINDIVERT_LAYER layer, INT16 priority, UINT64 
     wd_arena_free(&arena);
     pthread_setcancelstate(cancel_state, NULL);
     return handle;
+}
+
+/* arena: for what is needed meanwhile. */
+static BOOL
+set_filter(const struct wd_use *use, struct wd_arena *arena, const char *filter)
+{
+    struct wd_error err = {.text = "", .remedy = ""};
+    struct wd_filter_error error = {.code = WD_FILTER_OK, .pos = 0};
+    struct wd_filter *compiled;
+    const char *object;
+    int ret;
+
+    if (!filter)
+        return wd_api_fail(ERROR_INVALID_PARAMETER, "the filter for everything is \"true\"", "filter is NULL");
+    if (!wd_api_compile(arena, filter, use->layer, &compiled, &error))
+        return FALSE;
+    object = wd_api_object(arena, compiled);
+    if (!object)
+        return FALSE;
+    wd_handle_hold_fork(); /* programs are loaded */
+    ret = wd_engine_set_filter(use->engine, object, &err);
+    wd_handle_release_fork();
+    if (ret)
+        return wd_api_fail_errno(ret, &err);
+    if (err.text[0])
+        wd_api_note(&err);
+    return TRUE;
+}
+
+BOOL
+WinDivertExtSetFilter(HANDLE handle, const char *filter)
+{
+    struct wd_arena arena;
+    struct wd_use use;
+    BOOL ok;
+
+    if (!wd_handle_enter(handle, &use))
+        return FALSE;
+    wd_arena_init(&arena, NULL);
+    ok = set_filter(&use, &arena, filter);
+    wd_arena_free(&arena);
+    wd_handle_leave(&use);
+    return ok;
 }
 
 BOOL

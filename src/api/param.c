@@ -32,13 +32,14 @@ static const struct param ext_params[] = {
                                        false},
     [WINDIVERT_EXT_PARAM_SEGMENTS] = {"SEGMENTS", 0, 1, false},
     [WINDIVERT_EXT_PARAM_FAIL_OPEN] = {"FAIL_OPEN", 0, 1, false},
+    [WINDIVERT_EXT_PARAM_FLOW_PACKETS] = {"FLOW_PACKETS", 0, WINDIVERT_EXT_PARAM_FLOW_PACKETS_MAX, false},
 };
 
 /* The row of a parameter; NULL with last error 87 where there is none. */
 static const struct param *
 find_param(const struct param *rows, size_t count, unsigned param)
 {
-    if (param < count)
+    if (param < count && rows[param].name)
         return &rows[param];
     wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "there is no parameter %u", param);
     return NULL;
@@ -131,6 +132,28 @@ WinDivertExtSetParam(HANDLE handle, WINDIVERT_EXT_PARAM param, UINT64 value)
     if (ok) {
         wd_handle_hold_fork(); /* programs are loaded */
         ret = wd_engine_set_ext_param(use.engine, param, value, &err);
+        wd_handle_release_fork();
+        ok = ret ? wd_api_fail_errno(ret, &err) : TRUE;
+    }
+    wd_handle_leave(&use);
+    return ok;
+}
+
+BOOL
+WinDivertExtSkipFlow(HANDLE handle, const VOID *pPacket, UINT packetLen)
+{
+    struct wd_error err = {.text = "", .remedy = ""};
+    struct wd_use use;
+    BOOL ok;
+    int ret;
+
+    if (!wd_handle_enter(handle, &use))
+        return FALSE;
+    if (!pPacket) {
+        ok = wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "pPacket is NULL");
+    } else {
+        wd_handle_hold_fork(); /* the first time programs are loaded */
+        ret = wd_engine_skip_flow(use.engine, pPacket, packetLen, &err);
         wd_handle_release_fork();
         ok = ret ? wd_api_fail_errno(ret, &err) : TRUE;
     }

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "gen_flow.h"
 #include "gen_impl.h"
 #include "gen_tail.h"
 
@@ -104,6 +105,8 @@ check_fields(struct wd_gen *g, struct wd_error *err)
                                 field < WD_FIELD_COUNT ? wd_fields[field].name : "?", why);
         need_field(&g->needs, field);
     }
+    g->needs.transport |= g->opts->flow_limit != 0;
+    g->needs.ip6_addr |= g->opts->flow_limit != 0;
     return 0;
 }
 
@@ -141,7 +144,7 @@ gen_count_match(struct wd_gen *g)
         wd_asm_mov(&g->a, R2, R1);
     }
     wd_asm_bind(&g->a, counted);
-    add_count(g, WD_COUNT_MATCHED);
+    add_count(g, g->opts->counter);
 }
 
 void
@@ -260,6 +263,7 @@ gen_match(struct wd_gen *g)
 {
     wd_asm_bind(&g->a, g->accept);
     wd_gen_touch(g);
+    wd_gen_flow(g);
     gen_count_match(g);
     if (g->opts->mode == WD_GEN_SNIFF) {
         wd_gen_sniff(g);
@@ -321,6 +325,10 @@ place_all(struct wd_gen *g)
     }
     if (needs->time || g->opts->mode == WD_GEN_SNIFF)
         g->sp.time = wd_gen_stack(g, 8);
+    if (g->opts->flow_limit) {
+        g->sp.flow = wd_gen_stack(g, sizeof(struct wd_flow));
+        g->sp.flow_count = wd_gen_stack(g, 8);
+    }
     if (needs->random) {
         g->sp.random = wd_gen_stack(g, 8);
         g->sp.lanes = wd_gen_stack(g, 64);

@@ -69,6 +69,9 @@ enum wd_counter {
     WD_COUNT_TAKEN,
     WD_COUNT_LIMIT,
     WD_COUNT_TOO_MANY,
+    WD_COUNT_DROPPED, /* matched, by a program that drops */
+    WD_COUNT_SKIPPED, /* of a flow that is passed over, and not matched for that alone */
+    WD_COUNT_FLOWS,   /* flows that a program put into the map */
     WD_COUNTERS
 };
 
@@ -99,6 +102,22 @@ struct wd_tail {
     uint8_t tail[WD_TAIL_MAX]; /* len - WD_TAIL_FROM of them */
 };
 
+/*
+ * Key of the map of flows (a hash map of u64): both directions have the same.
+ * Addresses and ports as they are in the packet, addresses of IPv4 in the second
+ * word; the end whose words and port are the smaller ones, as numbers of this
+ * machine, is the first.  Ports are 0 where there is no TCP or UDP.  A fragment
+ * belongs to no flow.
+ */
+struct wd_flow {
+    uint64_t addr[2][2];
+    uint16_t port[2];
+    uint16_t protocol;
+    uint16_t version;
+};
+#define WD_FLOW_SKIPPED (UINT64_C(1) << 62) /* instead of a count */
+#define WD_FLOW_LIMIT_MAX 0x7FFFFFFF
+
 struct wd_kernel;
 
 struct wd_gen_opts {
@@ -108,7 +127,8 @@ struct wd_gen_opts {
                                       record is that of the packet's route (Linux 6.2); NULL: 0 */
     enum wd_hook hook;
     enum wd_gen_mode mode;
-    int16_t priority;    /* of the handle: tags of this level and below are skipped: never a match */
+    enum wd_counter counter; /* of what matches */
+    int16_t priority;        /* of the handle: tags of this level and below are skipped: never a match */
     bool loopback;       /* the rule in front lets only loopback (true) or only other packets (false) through ... */
     bool loopback_known; /* ... if this is set; otherwise the program does not read `loopback` */
     uint32_t
@@ -121,6 +141,9 @@ struct wd_gen_opts {
     bool big;               /* aggregates over 65,535 bytes, whose length field is 0, are packets, too */
     bool bounded;           /* no endless loops (Linux before 6.9, wd_bpf_can_loop): packets with more than 32 IPv6
                                extension headers do not match */
+    int flows_fd;           /* the map of flows ... */
+    uint32_t flow_limit;    /* ... of which those with so many packets do not match; 0: there is no map */
+    bool flow_counts;       /* and what matches is counted there */
     bool large;             /* tests: as where there are so many tests that loading takes long */
     uint64_t fixed_time_ns; /* tests: use this instead of the clock; 0: the clock */
 };

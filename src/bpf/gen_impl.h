@@ -72,6 +72,8 @@ struct wd_places {
     int local, remote; /* addresses: see wd_gen_address */
     int lanes;         /* 8 words of the hash */
     int dynptr;        /* NETFILTER: 16 bytes, the packet's bytes */
+    int flow;          /* struct wd_flow */
+    int flow_count;    /* 8 bytes */
     int device;        /* NETFILTER: 8 bytes, IFINDEX_OFF, LOOPBACK_OFF */
 };
 

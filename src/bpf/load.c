@@ -150,6 +150,18 @@ wd_bpf_set_prog(int map_fd, int prog_fd)
     return error == -ENOENT ? 0 : error;
 }
 
+int
+wd_bpf_map_set(int map_fd, const void *key, const void *value, uint64_t flags)
+{
+    union bpf_attr attr = {0};
+
+    attr.map_fd = (uint32_t)map_fd;
+    attr.key = (uintptr_t)key;
+    attr.value = (uintptr_t)value;
+    attr.flags = flags;
+    return sys_bpf(BPF_MAP_UPDATE_ELEM, &attr);
+}
+
 static bool
 try_loop(void)
 {

@@ -35,6 +35,9 @@ int wd_bpf_link_netfilter(int prog_fd, uint32_t pf, uint32_t hooknum, int32_t pr
 /* Sets the one entry of an array of programs, or empties it (prog_fd < 0).  0 or -errno. */
 int wd_bpf_set_prog(int map_fd, int prog_fd);
 
+/* Sets an element of a hash map.  flags: BPF_ANY, BPF_EXIST, BPF_NOEXIST.  0 or -errno. */
+int wd_bpf_map_set(int map_fd, const void *key, const void *value, uint64_t flags);
+
 /* Whether the kernel takes programs with loops that it does not count (may_goto, Linux 6.9): tried once. */
 bool wd_bpf_can_loop(void);
 

@@ -16,7 +16,8 @@
 #include <unistd.h>
 
 #include "bpf/load.h"
-#include "core/filter.h"
+#include "linux/exact.h"
+#include "linux/flow.h"
 #include "linux/inject.h"
 #include "linux/janitor.h"
 #include "linux/plan.h"
@@ -33,8 +34,7 @@ struct wd_handle {
     WINDIVERT_LAYER layer;
     int16_t priority;
     uint64_t flags;
-    struct wd_arena arena;
-    struct wd_filter *filter;
+    struct wd_compiled *filter;
 
     struct wd_ruleset *rules;
     struct wd_places places;
@@ -43,6 +43,7 @@ struct wd_handle {
     struct wd_sniff *sniff; /* SNIFF */
     int counters_fd;
     uint64_t *counters; /* mapped */
+    struct wd_flows flows;
     struct wd_entry entry;
     bool watched; /* by the janitor */
 
@@ -148,75 +149,148 @@ static int
 install_plan(struct wd_handle *handle, const struct wd_plan *plan, struct wd_error *err)
 {
     int prog_fd[WD_HOOKS] = {-1, -1, -1, -1};
-    int error = 0;
 
     if (plan->reassemble)
         wd_ruleset_reassemble(handle->rules, &handle->note);
     for (const struct wd_plan_class *class = plan->classes; class; class = class->next)
         if (class->linked)
             prog_fd[class->hook] = class->prog_fd;
-    if (plan->count)
-        error = wd_ruleset_install(handle->rules, handle->priority, plan->rule, plan->count, &handle->places, err);
-    return error ? error : wd_ruleset_install_links(handle->rules, handle->priority, prog_fd, &handle->places, err);
+    return wd_ruleset_install(handle->rules, handle->priority, plan->rule, plan->count, prog_fd, &handle->places,
+                              err);
 }
 
-/* Filter, action -> programs, and rules or links. */
-static int
-plan_and_install(struct wd_handle *handle, enum wd_rule_action action, const struct wd_ring *ring, bool links,
-                 struct wd_error *err)
+/* What is evaluated in the library; nothing ever reaches that of a handle that drops in the kernel. */
+static const struct wd_prog *
+set_exact(struct wd_handle *handle, const struct wd_prog *prog)
 {
+    return handle->sniff ? wd_sniff_set_exact(handle->sniff, prog) : wd_queue_set_exact(handle->queue, prog);
+}
+
+/* What is to be in force. */
+struct job {
+    const struct wd_filter *filter;
+    enum wd_rule_action action;
+    const struct wd_ring *ring; /* SNIFF */
+    bool links, keep_links;
+};
+
+static int
+plan_job(struct wd_handle *handle, const struct job *job, struct wd_plan *ret_plan, struct wd_error *err)
+{
+    const struct wd_tails *tails = job->action == WD_RULE_QUEUE ? handle->queue->tails : NULL;
     struct wd_plan_opts opts = {
-        .mode = action == WD_RULE_NONE ? WD_GEN_SNIFF : WD_GEN_MATCH,
-        .action = action,
+        .mode = job->action == WD_RULE_NONE ? WD_GEN_SNIFF : WD_GEN_MATCH,
+        .action = job->action,
         .priority = handle->priority,
         .queue = handle->queue->nfq.num,
         .split = handle->queue->nfq.split,
         .counters_fd = handle->counters_fd,
-        .ring_fd = ring                                    ? ring->fd
-                   : handle->queue && handle->queue->tails ? handle->queue->tails->ring->fd
-                                                           : -1,
-        .links = links,
-        .routes = ring && !links,
+        .ring_fd = job->ring ? job->ring->fd
+                   : tails   ? tails->ring->fd
+                             : -1,
+        .flows_fd = handle->flows.fd,
+        .flow_limit = handle->flows.limit     ? handle->flows.limit
+                      : handle->flows.fd >= 0 ? WD_FLOW_LIMIT_MAX
+                                              : 0,
+        .flow_counts = handle->flows.limit,
+        .links = job->links,
+        .keep_links = job->keep_links,
+        .routes = job->ring && !job->links,
         .segments = handle->segments,
         .fragments = handle->flags & WINDIVERT_FLAG_FRAGMENTS,
     };
-    struct wd_plan plan;
-    int error = wd_plan(handle->filter, &opts, &plan, err);
+    int error = wd_plan(job->filter, &opts, ret_plan, err);
 
     if (error == -EOPNOTSUPP && opts.routes) {
         opts.routes = false;
-        error = wd_plan(handle->filter, &opts, &plan, err);
+        error = wd_plan(job->filter, &opts, ret_plan, err);
     }
+    return error;
+}
+
+/*
+ * Filter, action -> programs, and rules or links.  Where the new programs or
+ * those of a filter in force are coarser than it, that filter is evaluated for all
+ * that comes, until the change is over (exact.h).  On an error nothing has changed.
+ */
+static int
+plan_and_install(struct wd_handle *handle, const struct job *job, struct wd_error *err)
+{
+    const struct wd_prog *was;
+    struct wd_plan plan;
+    int error = plan_job(handle, job, &plan, err);
+
     if (error)
         return error;
-    handle->exact = plan.exact;
-    if (action == WD_RULE_DROP && !plan.exact) {
+    if (job->action == WD_RULE_DROP && !plan.exact) {
         wd_plan_free(&plan);
         return -EAGAIN;
     }
-    if (!plan.exact && action == WD_RULE_QUEUE)
-        wd_queue_set_exact(handle->queue, wd_filter_prog(handle->filter));
-    if (!plan.exact && action == WD_RULE_NONE)
-        wd_sniff_set_exact(handle->sniff, wd_filter_prog(handle->filter));
+    if (!plan.exact && handle->flows.limit) {
+        wd_plan_free(&plan);
+        return wd_error_set(err, -EOPNOTSUPP, "use another filter, or no FLOW_PACKETS",
+                            "packets of flows cannot be counted: the kernel cannot decide the filter");
+    }
+    was = set_exact(handle, wd_filter_prog(handle->filter->filter));
+    if (!was && plan.exact)
+        set_exact(handle, NULL);
     handle->note = plan.refusal;
     error = install_plan(handle, &plan, err);
-    handle->installed |= !error;
-    handle->linked |= links && !error;
+    if (error) {
+        set_exact(handle, was);
+    } else {
+        handle->exact = plan.exact;
+        handle->installed = true;
+        handle->linked |= job->links;
+    }
     wd_plan_free(&plan);
     return error;
 }
 
-/* By links, or where these cannot be had by rules; a handle that has links keeps to them. */
+/* By links, or where these cannot be had by rules; a sniffing handle keeps to what it has, or it would see packets twice. */
 static int
-install_in_kernel(struct wd_handle *handle, enum wd_rule_action action, const struct wd_ring *ring,
-                  struct wd_error *err)
+install_in_kernel(struct wd_handle *handle, struct job *job, struct wd_error *err)
 {
-    int error = plan_and_install(handle, action, ring, true, err);
+    bool stay = handle->sniff && handle->installed;
+    int error = -EOPNOTSUPP;
 
-    if (!error || handle->linked)
+    job->links = !stay || handle->linked;
+    job->keep_links = stay;
+    if (job->links)
+        error = plan_and_install(handle, job, err);
+    if (!error || error == -ENOMEM || (stay && handle->linked))
         return error;
-    wd_ruleset_remove(handle->rules, &handle->places); /* of the hooks that could be had */
-    return error == -ENOMEM ? error : plan_and_install(handle, action, ring, false, err);
+    job->links = false;
+    return plan_and_install(handle, job, err);
+}
+
+static int
+install_divert(struct wd_handle *handle, const struct wd_filter *filter, struct wd_error *err)
+{
+    const struct job job = {.filter = filter, .action = WD_RULE_QUEUE};
+
+    return plan_and_install(handle, &job, err);
+}
+
+static int
+install_sniff(struct wd_handle *handle, const struct wd_filter *filter, const struct wd_ring *ring,
+              struct wd_error *err)
+{
+    struct job job = {.filter = filter, .action = WD_RULE_NONE, .ring = ring};
+
+    return install_in_kernel(handle, &job, err);
+}
+
+/* The queue is bound: what else it needs to get packets. */
+static int
+ready_queue(struct wd_handle *handle, struct wd_error *err)
+{
+    int error = handle->queue->tails ? 0 : wd_tails_new(&handle->queue->tails, err);
+
+    if (!error)
+        error = wd_janitor_add(handle->queue, err);
+    handle->watched = !error;
+    return error;
 }
 
 static int
@@ -225,13 +299,9 @@ open_divert(struct wd_handle *handle, struct wd_error *err)
     int error = open_queue(handle, true, err);
 
     if (!error)
-        error = wd_tails_new(&handle->queue->tails, err);
+        error = ready_queue(handle, err);
     if (!error)
-        error = wd_janitor_add(handle->queue, err);
-    if (!error) {
-        handle->watched = true;
-        error = plan_and_install(handle, WD_RULE_QUEUE, NULL, false, err);
-    }
+        error = install_divert(handle, handle->filter->filter, err);
     if (!error)
         wd_queue_set_shifts(handle->queue, wd_ruleset_shifts(handle->rules));
     return error;
@@ -259,7 +329,7 @@ open_sniff(struct wd_handle *handle, struct wd_error *err)
         return error;
     }
     set_sniff_limits(handle);
-    return install_in_kernel(handle, WD_RULE_NONE, ring, err);
+    return install_sniff(handle, handle->filter->filter, ring, err);
 }
 
 static void *
@@ -291,20 +361,47 @@ start_dropper(struct wd_handle *handle, struct wd_error *err)
     return 0;
 }
 
-/* In the kernel where the filter can be decided there; else by a queue and a thread of ours. */
+/* Its queue gets packets, if it does not yet, and the thread drops them; both stay until the handle is closed. */
+static int
+drop_by_thread(struct wd_handle *handle, struct wd_error *err)
+{
+    int error = 0;
+
+    if (handle->queue->nfq.fd < 0)
+        error = wd_queue_bind(handle->queue, err);
+    if (!error && !handle->watched)
+        error = ready_queue(handle, err);
+    if (!error && !handle->dropping)
+        error = start_dropper(handle, err);
+    return error;
+}
+
+/*
+ * In the kernel where the filter can be decided there; else by a queue and a
+ * thread of ours.  Packets that meet both for a moment are dropped if one of the two says so.
+ */
+static int
+install_drop(struct wd_handle *handle, const struct wd_filter *filter, struct wd_error *err)
+{
+    struct job job = {.filter = filter, .action = WD_RULE_DROP};
+    int error = install_in_kernel(handle, &job, err);
+
+    if (error != -EAGAIN)
+        return error;
+    error = drop_by_thread(handle, err);
+    if (!error)
+        error = install_divert(handle, filter, err);
+    if (!error)
+        wd_queue_set_shifts(handle->queue, wd_ruleset_shifts(handle->rules));
+    return error;
+}
+
 static int
 open_drop(struct wd_handle *handle, struct wd_error *err)
 {
     int error = open_queue(handle, false, err);
 
-    if (!error)
-        error = install_in_kernel(handle, WD_RULE_DROP, NULL, err);
-    if (error != -EAGAIN)
-        return error;
-    wd_queue_free(handle->queue);
-    handle->queue = NULL;
-    error = open_divert(handle, err);
-    return error ? error : start_dropper(handle, err);
+    return error ? error : install_drop(handle, handle->filter->filter, err);
 }
 
 static int
@@ -334,11 +431,11 @@ handle_new(const struct wd_open *open)
     handle->queue_time_ms = WINDIVERT_PARAM_QUEUE_TIME_DEFAULT;
     handle->hold_time_ms = WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT;
     handle->counters_fd = -1;
+    handle->flows.fd = -1;
     handle->inject.fd4 = handle->inject.fd6 = handle->inject.fd_in = handle->inject.fd_run = handle->inject.fd_ct =
         -1;
     handle->entry.fd = -1;
     pthread_mutex_init(&handle->lock, NULL);
-    wd_arena_init(&handle->arena, NULL);
     return handle;
 }
 
@@ -354,12 +451,10 @@ open_inject(struct wd_handle *handle, struct wd_error *err)
 static int
 open_parts(struct wd_handle *handle, const struct wd_open *open, struct wd_error *err)
 {
-    struct wd_filter_error bad;
-    int error = wd_filter_compile(&handle->arena, open->object, open->layer, &handle->filter, &bad);
+    int error = wd_compiled_new(open->object, open->layer, &handle->filter, err);
 
-    if (error)
-        return wd_error_set(err, error, NULL, "open: %s", wd_filter_strerror(bad.code));
-    error = wd_ruleset_get(&handle->rules, err);
+    if (!error)
+        error = wd_ruleset_get(&handle->rules, err);
     if (!error)
         error = open_inject(handle, err);
     if (!error)
@@ -499,10 +594,11 @@ wd_engine_destroy(struct wd_handle *handle)
         munmap(handle->counters, WD_COUNTERS * sizeof(uint64_t));
     if (handle->counters_fd >= 0)
         close(handle->counters_fd);
+    wd_flows_close(&handle->flows);
     wd_inject_close(&handle->inject);
     wd_registry_remove(&handle->entry);
     wd_ruleset_put(handle->rules);
-    wd_arena_free(&handle->arena);
+    wd_compiled_free(handle->filter);
     pthread_mutex_destroy(&handle->lock);
     free(handle);
 }
@@ -518,9 +614,193 @@ wd_engine_forget(struct wd_handle *handle)
         wd_sniff_close_fds(handle->sniff);
     if (handle->counters_fd >= 0)
         close(handle->counters_fd);
+    wd_flows_close(&handle->flows);
     wd_inject_close(&handle->inject);
     if (handle->entry.fd >= 0)
         close(handle->entry.fd);
+}
+
+/* ---- Another filter ------------------------------------------------------- */
+
+struct reinstall {
+    struct wd_handle *handle;
+    const struct wd_filter *filter;
+    const struct wd_ring *ring;
+    struct wd_error *err;
+};
+
+static int
+reinstall(void *arg)
+{
+    const struct reinstall *to = arg;
+
+    if (to->handle->sniff)
+        return install_sniff(to->handle, to->filter, to->ring, to->err);
+    if (to->handle->flags & WINDIVERT_FLAG_DROP)
+        return install_drop(to->handle, to->filter, to->err);
+    return install_divert(to->handle, to->filter, to->err);
+}
+
+/* Under the lock, in the handle's network namespace.  ring: for sniffed packets, NULL: the one that is written to. */
+static int
+install_filter(struct wd_handle *handle, const struct wd_filter *filter, const struct wd_ring *ring,
+               struct wd_error *err)
+{
+    struct reinstall to = {.handle = handle, .filter = filter, .ring = ring, .err = err};
+
+    if (handle->sniff && !ring)
+        to.ring = wd_sniff_last_ring(handle->sniff);
+    return wd_ruleset_inside(handle->rules, reinstall, &to);
+}
+
+static int
+check_installed(const struct wd_handle *handle, struct wd_error *err)
+{
+    if (handle->installed)
+        return 0;
+    if (handle->flags & WINDIVERT_FLAG_SEND_ONLY)
+        return wd_error_set(err, -EOPNOTSUPP, NULL, "the handle only sends: no packet matches");
+    return wd_error_set(err, handle->shut_recv ? -ESHUTDOWN : -ECANCELED, NULL, "the handle was shut down");
+}
+
+/* The former filter is evaluated for what it, or the new one, let through until now; then it is freed. */
+static void
+retire(struct wd_handle *handle, struct wd_former *former)
+{
+    if (handle->exact && !set_exact(handle, wd_filter_prog(former->filter->filter))) {
+        set_exact(handle, NULL);
+        wd_compiled_free(former->filter);
+        free(former);
+        return;
+    }
+    wait_for_packets_in_flight();
+    if (handle->sniff)
+        wd_sniff_swap(handle->sniff, former);
+    else
+        wd_queue_swap(handle->queue, former);
+}
+
+static int
+swap_filter(struct wd_handle *handle, const char *object, struct wd_compiled *filter, struct wd_former *former,
+            struct wd_error *err)
+{
+    const struct wd_open open = {
+        .object = object, .layer = handle->layer, .priority = handle->priority, .flags = handle->flags};
+    int error;
+
+    error = check_installed(handle, err);
+    if (!error)
+        error = install_filter(handle, filter->filter, NULL, err);
+    if (error)
+        return error;
+    *former =
+        (struct wd_former){.filter = handle->filter, .then = handle->exact ? NULL : wd_filter_prog(filter->filter)};
+    handle->filter = filter;
+    retire(handle, former);
+    wd_registry_update(&open, &handle->entry);
+    if (err)
+        *err = handle->note;
+    return 0;
+}
+
+int
+wd_engine_set_filter(struct wd_handle *handle, const char *object, struct wd_error *err)
+{
+    struct wd_former *former = calloc(1, sizeof(*former));
+    struct wd_compiled *filter = NULL;
+    int error = 0;
+
+    if (!former)
+        error = wd_error_set(err, -ENOMEM, NULL, "set the filter: out of memory");
+    if (!error)
+        error = wd_compiled_new(object, handle->layer, &filter, err);
+    if (!error) {
+        pthread_mutex_lock(&handle->lock);
+        error = swap_filter(handle, object, filter, former, err);
+        pthread_mutex_unlock(&handle->lock);
+    }
+    if (error) {
+        wd_compiled_free(filter);
+        free(former);
+    }
+    return error;
+}
+
+/* ---- Flows ---------------------------------------------------------------- */
+
+/* Under the lock.  The same filter, by programs that look for flows, and count them where there is a limit. */
+static int
+install_flows(struct wd_handle *handle, struct wd_error *err)
+{
+    bool had = handle->flows.fd >= 0;
+    int error = wd_flows_need(&handle->flows, err);
+
+    if (!error)
+        error = install_filter(handle, handle->filter->filter, NULL, err);
+    if (error && !had)
+        wd_flows_close(&handle->flows);
+    return error;
+}
+
+static int
+change_flow_packets(struct wd_handle *handle, uint32_t limit, struct wd_error *err)
+{
+    uint32_t was = handle->flows.limit;
+    int error = check_installed(handle, err);
+
+    if (error || limit == was)
+        return error;
+    handle->flows.limit = limit;
+    error = install_flows(handle, err);
+    if (error)
+        handle->flows.limit = was;
+    return error;
+}
+
+static int
+skip_flow(struct wd_handle *handle, const struct wd_flow *flow, struct wd_error *err)
+{
+    int error = check_installed(handle, err);
+
+    if (!error && handle->flows.fd < 0)
+        error = install_flows(handle, err);
+    return error ? error : wd_flows_skip(&handle->flows, flow, err);
+}
+
+static int
+set_flow_packets(struct wd_handle *handle, uint32_t limit, struct wd_error *err)
+{
+    int error;
+
+    pthread_mutex_lock(&handle->lock);
+    error = change_flow_packets(handle, limit, err);
+    pthread_mutex_unlock(&handle->lock);
+    return error;
+}
+
+int
+wd_engine_skip_flow(struct wd_handle *handle, const uint8_t *packet, uint32_t len, struct wd_error *err)
+{
+    struct wd_flow flow;
+    int error = wd_flow_key(packet, len, &flow, err);
+
+    if (error)
+        return error;
+    pthread_mutex_lock(&handle->lock);
+    error = skip_flow(handle, &flow, err);
+    pthread_mutex_unlock(&handle->lock);
+    return error;
+}
+
+static uint64_t
+get_put(struct wd_handle *handle)
+{
+    uint64_t put;
+
+    pthread_mutex_lock(&handle->lock);
+    put = handle->flows.put;
+    pthread_mutex_unlock(&handle->lock);
+    return put;
 }
 
 /* ---- Parameters and figures ----------------------------------------------- */
@@ -562,25 +842,10 @@ set_limit(struct wd_handle *handle, uint32_t *limit, uint64_t value)
         set_sniff_limits(handle);
 }
 
-struct reinstall {
-    struct wd_handle *handle;
-    const struct wd_ring *ring;
-    struct wd_error *err;
-};
-
-static int
-reinstall(void *arg)
-{
-    const struct reinstall *to = arg;
-
-    return install_in_kernel(to->handle, WD_RULE_NONE, to->ring, to->err);
-}
-
 /* Another ring, with programs and rules of its own; then nobody writes to the old one any more. */
 static int
 resize_ring(struct wd_handle *handle, uint32_t size, struct wd_error *err)
 {
-    struct reinstall to = {.handle = handle, .err = err};
     struct wd_ring *ring;
     int error;
 
@@ -592,8 +857,7 @@ resize_ring(struct wd_handle *handle, uint32_t size, struct wd_error *err)
     error = wd_ring_new(size, &ring, err);
     if (error)
         return error;
-    to.ring = ring;
-    error = wd_ruleset_inside(handle->rules, reinstall, &to);
+    error = install_filter(handle, handle->filter->filter, ring, err);
     if (error) {
         wd_ring_free(ring);
         return error;
@@ -665,7 +929,7 @@ change_segments(struct wd_handle *handle, bool segments, struct wd_error *err)
     if (error)
         return error;
     handle->segments = segments;
-    error = plan_and_install(handle, WD_RULE_QUEUE, NULL, false, err);
+    error = install_divert(handle, handle->filter->filter, err);
     if (!error && segments)
         error = wd_nfq_set_segments(&handle->queue->nfq, true, err);
     if (error) {
@@ -697,6 +961,8 @@ wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
 {
     if ((param == WINDIVERT_EXT_PARAM_SEGMENTS || param == WINDIVERT_EXT_PARAM_FAIL_OPEN) && value <= 1)
         return set_flag(handle, param, value, err);
+    if (param == WINDIVERT_EXT_PARAM_FLOW_PACKETS && value <= WINDIVERT_EXT_PARAM_FLOW_PACKETS_MAX)
+        return set_flow_packets(handle, (uint32_t)value, err);
     if (param != WINDIVERT_EXT_PARAM_HOLD_TIME || value < WINDIVERT_EXT_PARAM_HOLD_TIME_MIN ||
         value > get_limit(handle, &handle->queue_time_ms))
         return wd_error_set(err, -EINVAL, NULL, "set extension parameter %d: unknown or out of range", (int)param);
@@ -721,6 +987,8 @@ wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
         *ret_value = get_flag(handle, &handle->segments);
     else if (param == WINDIVERT_EXT_PARAM_FAIL_OPEN)
         *ret_value = get_flag(handle, &handle->queue->fail_open);
+    else if (param == WINDIVERT_EXT_PARAM_FLOW_PACKETS)
+        *ret_value = get_limit(handle, &handle->flows.limit);
     else if (param == WINDIVERT_EXT_PARAM_HOLD_TIME)
         *ret_value = get_limit(handle, &handle->hold_time_ms);
     else
@@ -751,8 +1019,13 @@ wd_engine_get_stats(struct wd_handle *handle, WINDIVERT_EXT_STATS *ret_stats)
         *ret_stats = sniffed;
     } else if (handle->dropping) {
         count_as_dropped(ret_stats);
-    } else if (handle->flags & WINDIVERT_FLAG_DROP) {
-        ret_stats->DropFilter = ret_stats->Matched = __atomic_load_n(matched, __ATOMIC_RELAXED);
     }
+    if (handle->flags & WINDIVERT_FLAG_DROP) {
+        ret_stats->DropFilter += __atomic_load_n(&handle->counters[WD_COUNT_DROPPED], __ATOMIC_RELAXED);
+        ret_stats->Matched = ret_stats->DropFilter;
+    }
+    ret_stats->SkippedPackets = __atomic_load_n(&handle->counters[WD_COUNT_SKIPPED], __ATOMIC_RELAXED);
+    ret_stats->SkippedFlows = __atomic_load_n(&handle->counters[WD_COUNT_FLOWS], __ATOMIC_RELAXED);
+    ret_stats->SkippedFlows += get_put(handle);
     ret_stats->Size = sizeof(*ret_stats);
 }

@@ -2,6 +2,7 @@
 #include "links.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/netfilter.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@ struct wd_link {
     int16_t priority;
     bool used;
     int map_fd, fd[FAMILIES];
+    int prog_fd, former_fd; /* what is in the map, and what was before; -1: nothing */
 };
 
 static const uint32_t families[FAMILIES] = {NFPROTO_IPV4, NFPROTO_IPV6};
@@ -48,6 +50,16 @@ load_root(int map_fd, int *ret_fd, struct wd_error *err)
 }
 
 static void
+close_programs(struct wd_link *link)
+{
+    if (link->prog_fd >= 0)
+        close(link->prog_fd);
+    if (link->former_fd >= 0)
+        close(link->former_fd);
+    link->prog_fd = link->former_fd = -1;
+}
+
+static void
 close_all(struct wd_link *link)
 {
     for (int i = 0; i < FAMILIES; i++) {
@@ -58,6 +70,7 @@ close_all(struct wd_link *link)
     if (link->map_fd >= 0)
         close(link->map_fd);
     link->map_fd = -1;
+    close_programs(link);
 }
 
 static int
@@ -68,7 +81,8 @@ link_new(enum wd_hook hook, int16_t priority, struct wd_link **ret_link, struct 
 
     if (!link)
         return wd_error_set(err, -ENOMEM, NULL, "attach a program: out of memory");
-    *link = (struct wd_link){.hook = hook, .priority = priority, .map_fd = -1, .fd = {-1, -1}};
+    *link = (struct wd_link){
+        .hook = hook, .priority = priority, .map_fd = -1, .fd = {-1, -1}, .prog_fd = -1, .former_fd = -1};
     error = wd_bpf_map(BPF_MAP_TYPE_PROG_ARRAY, "wd_programs", sizeof(uint32_t), sizeof(uint32_t), 1, 0,
                        &link->map_fd, err);
     if (!error)
@@ -116,18 +130,42 @@ wd_link_get(struct wd_link **links, enum wd_hook hook, int16_t priority, int pro
 int
 wd_link_replace(struct wd_link *link, int prog_fd, struct wd_error *err)
 {
-    int error = wd_bpf_set_prog(link->map_fd, prog_fd);
+    int copy = fcntl(prog_fd, F_DUPFD_CLOEXEC, 3), error = copy < 0 ? -errno : 0;
 
-    return error ? wd_error_set(err, error, NULL, "attach a program: %s", strerror(-error)) : 0;
+    if (!error)
+        error = wd_bpf_set_prog(link->map_fd, prog_fd);
+    if (error) {
+        if (copy >= 0)
+            close(copy);
+        return wd_error_set(err, error, NULL, "attach a program: %s", strerror(-error));
+    }
+    if (link->former_fd >= 0)
+        close(link->former_fd);
+    link->former_fd = link->prog_fd;
+    link->prog_fd = copy;
+    return 0;
+}
+
+void
+wd_link_undo(struct wd_link *link)
+{
+    int keep = link->prog_fd;
+
+    if (wd_bpf_set_prog(link->map_fd, link->former_fd) < 0)
+        return;
+    link->prog_fd = link->former_fd;
+    link->former_fd = keep;
 }
 
 void
 wd_link_put(struct wd_link *link)
 {
-    if (wd_bpf_set_prog(link->map_fd, -1) == 0)
+    if (wd_bpf_set_prog(link->map_fd, -1) == 0) {
+        close_programs(link);
         link->used = false;
-    else
+    } else {
         close_all(link); /* cannot be emptied, so it goes, whatever that does to queues */
+    }
 }
 
 void

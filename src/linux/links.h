@@ -27,8 +27,9 @@ struct wd_link; /* one place: hook and priority, both IP versions */
  */
 int wd_link_get(struct wd_link **links, enum wd_hook hook, int16_t priority, int prog_fd, _Atomic uint32_t *shifts,
                 struct wd_link **ret_link, struct wd_error *err);
-/* Another program instead: a packet meets the old one or the new one. */
+/* Another program instead: a packet meets the old one or the new one.  wd_link_undo: the old one again, if need be. */
 int wd_link_replace(struct wd_link *link, int prog_fd, struct wd_error *err);
+void wd_link_undo(struct wd_link *link);
 /* Empties the place and gives it back.  Packets already in the program are not waited for. */
 void wd_link_put(struct wd_link *link);
 

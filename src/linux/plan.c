@@ -164,6 +164,7 @@ generate(const struct planner *planner, const struct wd_prog *prog, const struct
     struct wd_gen_opts gen = {
         .hook = rule->hook,
         .mode = opts->mode,
+        .counter = opts->action == WD_RULE_DROP ? WD_COUNT_DROPPED : WD_COUNT_MATCHED,
         .priority = opts->priority,
         .loopback_known = rule->dev != WD_RULE_ANY_DEV,
         .loopback = rule->dev == WD_RULE_LOOPBACK_DEV,
@@ -176,6 +177,9 @@ generate(const struct planner *planner, const struct wd_prog *prog, const struct
         .route = rule->hook == WD_HOOK_LOCAL_OUT ? planner->route : NULL,
         .single = opts->fragments && rule->hook == WD_HOOK_LOCAL_IN,
         .form = rule->form,
+        .flows_fd = opts->flows_fd,
+        .flow_limit = opts->flow_limit,
+        .flow_counts = opts->flow_counts && !rule->min_length, /* segments come again */
         .big = rule->min_length || rule->form != WD_GEN_ANY_FORM || opts->action != WD_RULE_QUEUE,
     };
     enum bpf_prog_type type = gen.kernel ? WD_BPF_PROG_TYPE_NETFILTER : BPF_PROG_TYPE_SOCKET_FILTER;
@@ -304,20 +308,22 @@ plan_class(struct planner *planner, const struct wd_rule *like)
     if (!class)
         return wd_error_set(planner->err, -ENOMEM, NULL, "specialise the filter: out of memory");
     error = generate(planner, prog, like, class);
-    if (is_refusal(error) && (class->linked || planner->route))
+    if (is_refusal(error) && ((class->linked && !planner->opts->keep_links) || planner->route))
         return -EOPNOTSUPP;
     if (is_refusal(error)) {
         if (planner->err)
             plan->refusal = *planner->err;
         error = generate_coarse(planner, like, class);
     }
-    if (error || class->linked)
+    if (error)
         return error;
     if (!class->split) {
         plan->exact &= exact && !class->coarse;
         if (!exact)
             note_undecided(planner, &known);
     }
+    if (class->linked)
+        return 0;
     error = add_rules(planner, prog, like, class);
     return error ? wd_error_set(planner->err, error, NULL, "plan the rules: out of memory") : 0;
 }

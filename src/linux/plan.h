@@ -21,11 +21,15 @@ struct wd_plan_opts {
     int counters_fd; /* map of the programs' counters */
     int ring_fd;     /* SNIFF */
     bool links;      /* SNIFF, DROP: programs for links instead of rules, but at PRE_ROUTING */
-    bool routes;   /* SNIFF by rules: programs find the outgoing interface in the packet's route, where BTF tells how;
-                        else it is known of those only that are there.  -EOPNOTSUPP: the kernel refuses that */
-    bool segments; /* QUEUE: the queue gets what aggregates are made of, packet by packet */
-    bool fragments; /* NETWORK: what comes in fragments is taken at PRE_ROUTING, fragment by fragment */
-    bool dry;       /* generate, load nothing */
+    bool keep_links; /* also where the kernel refuses the filter's program: then a coarse one */
+    bool routes;     /* SNIFF by rules: programs find the outgoing interface in the packet's route, where BTF tells
+                            how; else it is known of those only that are there.  -EOPNOTSUPP: the kernel refuses that */
+    bool segments;   /* QUEUE: the queue gets what aggregates are made of, packet by packet */
+    bool fragments;  /* NETWORK: what comes in fragments is taken at PRE_ROUTING, fragment by fragment */
+    int flows_fd;    /* map of flows, and ... */
+    uint32_t flow_limit; /* ... how many packets of each match; 0: there is no map */
+    bool flow_counts;
+    bool dry; /* generate, load nothing */
 };
 
 /* One class of packets: its program, and the rules that lead to it. */

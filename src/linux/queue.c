@@ -175,6 +175,7 @@ take_ack(struct wd_queue *queue, const struct wd_nfq_ack *ack)
 {
     struct wd_slot *slot = queue->sent.first;
 
+    wd_exact_pass32(&queue->exact, ack->seq);
     if (ack->error == 0) {
         confirm(queue, ack->seq);
         return;
@@ -242,10 +243,10 @@ matches(const struct wd_queue *queue, const struct wd_slot *slot, const struct w
 {
     WINDIVERT_ADDRESS addr;
 
-    if (!queue->exact)
+    if (!queue->exact.prog)
         return true;
     slot_address(queue, slot, &addr);
-    return wd_prog_eval(queue->exact, packet, &addr);
+    return wd_prog_eval(queue->exact.prog, packet, &addr);
 }
 
 /* Copies a small packet; of a large one the slot takes the buffer itself, and the queue a fresh one. */
@@ -669,7 +670,8 @@ static int
 staging_new(struct wd_queue *queue)
 {
     for (unsigned int i = 0; i < WD_QUEUE_PULL; i++) {
-        queue->staging[i] = malloc(WD_NFQ_MSG_MAX);
+        if (!queue->staging[i])
+            queue->staging[i] = malloc(WD_NFQ_MSG_MAX);
         if (!queue->staging[i])
             return -ENOMEM;
         queue->iov[i] = (struct iovec){.iov_base = queue->staging[i], .iov_len = WD_NFQ_MSG_MAX};
@@ -689,6 +691,21 @@ kernel_maxlen(const struct wd_queue_limits *limits)
 }
 
 int
+wd_queue_bind(struct wd_queue *queue, struct wd_error *err)
+{
+    int error;
+
+    pthread_mutex_lock(&queue->lock);
+    error = staging_new(queue);
+    if (error)
+        wd_error_set(err, error, NULL, "bind to an NFQUEUE: out of memory");
+    else
+        error = wd_nfq_open(&queue->nfq, kernel_maxlen(&queue->limits), err);
+    pthread_mutex_unlock(&queue->lock);
+    return error;
+}
+
+int
 wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue **ret_queue, struct wd_error *err)
 {
     struct wd_queue *queue = calloc(1, sizeof(*queue));
@@ -703,10 +720,8 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     queue->nat_fd = -1;
     queue->kick_fd = -1;
     wd_inbound_mac(queue->inbound_mac);
-    if (bound && staging_new(queue) < 0)
-        error = wd_error_set(err, -ENOMEM, NULL, "open: out of memory");
-    else if (bound)
-        error = wd_nfq_open(&queue->nfq, kernel_maxlen(limits), err);
+    if (bound)
+        error = wd_queue_bind(queue, err);
     if (error) {
         wd_queue_free(queue);
         return error;
@@ -745,6 +760,7 @@ wd_queue_free(struct wd_queue *queue)
     wd_queue_close_fds(queue);
     wd_tails_free(queue->tails);
     wd_echoes_free(&queue->echoes);
+    wd_exact_free(&queue->exact);
     free_list(queue, &queue->ready);
     free_list(queue, &queue->held.list);
     free_list(queue, &queue->sent);
@@ -832,11 +848,29 @@ wd_queue_set_shifts(struct wd_queue *queue, const _Atomic uint32_t *shifts)
     pthread_mutex_unlock(&queue->lock);
 }
 
-void
+const struct wd_prog *
 wd_queue_set_exact(struct wd_queue *queue, const struct wd_prog *exact)
 {
+    const struct wd_prog *was;
+
     pthread_mutex_lock(&queue->lock);
-    queue->exact = exact;
+    was = wd_exact_set(&queue->exact, exact);
+    pthread_mutex_unlock(&queue->lock);
+    return was;
+}
+
+/*
+ * The kernel's answer to a message comes behind what it has queued by then.  If
+ * the buffer has no room for the answer, that to a later message tells as well.
+ */
+void
+wd_queue_swap(struct wd_queue *queue, struct wd_former *former)
+{
+    pthread_mutex_lock(&queue->lock);
+    wd_queue_flush(queue);
+    wd_nfq_wake(&queue->nfq);
+    former->until = queue->nfq.seq;
+    wd_exact_push(&queue->exact, former);
     pthread_mutex_unlock(&queue->lock);
 }
 

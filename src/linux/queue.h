@@ -22,8 +22,8 @@
 #include <sys/socket.h>
 
 #include "api/engine.h"
-#include "core/prog.h"
 #include "linux/echo.h"
+#include "linux/exact.h"
 #include "linux/inbound.h"
 #include "linux/inject.h"
 #include "linux/nfqueue.h"
@@ -52,7 +52,7 @@ struct wd_queue {
     bool unwatched; /* the janitor sleeps until the kernel has something: tell it when something is held */
     int kick_fd;    /* by this eventfd; -1: there is no janitor */
 
-    const struct wd_prog *exact; /* evaluated here where the kernel's program is coarser; NULL: it is exact */
+    struct wd_exact exact; /* positions: seq of messages that the kernel has answered */
     struct wd_inject *inject;
     struct wd_tails *tails; /* the queue's; NULL: packets of more than WD_NFQ_PAYLOAD_MAX bytes come cut */
     uint64_t tag;           /* of the handle, in every address */
@@ -88,6 +88,8 @@ int64_t wd_now(void); /* CLOCK_MONOTONIC in 100 ns: what Timestamp holds */
  */
 int wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue **ret_queue, struct wd_error *err);
 void wd_queue_free(struct wd_queue *queue);
+/* Binds one that was not; others may be sending by it. */
+int wd_queue_bind(struct wd_queue *queue, struct wd_error *err);
 
 /*
  * For send.c, under the lock.  accept gives the packet back to the kernel,
@@ -108,7 +110,10 @@ int wd_queue_recv(struct wd_queue *queue, struct wd_recv *io);
 int wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err);
 /* What is installed for the queue is in its place: what comes was queued after what is counted now (echo.h). */
 void wd_queue_set_shifts(struct wd_queue *queue, const _Atomic uint32_t *shifts);
-void wd_queue_set_exact(struct wd_queue *queue, const struct wd_prog *exact);
+/* What the newest packets are evaluated with, NULL: the kernel's programs are exact; set now.  Returns what it was. */
+const struct wd_prog *wd_queue_set_exact(struct wd_queue *queue, const struct wd_prog *exact);
+/* Takes former: what is in the kernel's queue by now is evaluated as it was until now, the rest by former->then. */
+void wd_queue_swap(struct wd_queue *queue, struct wd_former *former);
 void wd_queue_set_limits(struct wd_queue *queue, const struct wd_queue_limits *limits);
 
 /* Nothing new arrives any more: what is queued can be received, then -ENODATA. */

@@ -35,20 +35,41 @@ wd_registry_open(bool create)
 
 /* Lines "key value"; the filter object comes last. */
 static int
-write_entry(int fd, const struct wd_open *open)
+write_entry(int fd, const struct wd_open *open, int64_t time)
 {
     int len =
         dprintf(fd, "windivert 1\npid %d\nlayer %d\npriority %d\nflags %" PRIu64 "\ntime %" PRId64 "\nfilter %s\n",
-                getpid(), (int)open->layer, open->priority, (uint64_t)open->flags, wd_now(), open->object);
+                getpid(), (int)open->layer, open->priority, (uint64_t)open->flags, time, open->object);
 
     return len < 0 ? -errno : 0;
+}
+
+/* A locked file by the entry's name, whatever was there; its descriptor, or -errno. */
+static int
+place_entry(int dir, const struct wd_open *open, const struct wd_entry *entry)
+{
+    char temporary[sizeof(entry->name) + 8];
+    int fd, error;
+
+    snprintf(temporary, sizeof(temporary), ".%s", entry->name);
+    fd = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    error = flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : write_entry(fd, open, entry->time);
+    if (!error && renameat(dir, temporary, dir, entry->name) < 0)
+        error = -errno;
+    if (error) {
+        unlinkat(dir, temporary, 0);
+        close(fd);
+        return error;
+    }
+    return fd;
 }
 
 void
 wd_registry_add(const struct wd_open *open, struct wd_entry *ret_entry)
 {
     static atomic_uint count;
-    char temporary[sizeof(ret_entry->name) + 8];
     int dir = wd_registry_open(true), fd = -1;
     uint32_t salt;
 
@@ -56,23 +77,33 @@ wd_registry_add(const struct wd_open *open, struct wd_entry *ret_entry)
     if (dir < 0)
         return;
     /* The pid alone may be that of a process in another pid namespace, too. */
-    if (getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
-        goto out;
-    snprintf(ret_entry->name, sizeof(ret_entry->name), "%d-%u-%08" PRIx32, getpid(), atomic_fetch_add(&count, 1),
-             salt);
-    snprintf(temporary, sizeof(temporary), ".%s", ret_entry->name);
-    fd = openat(dir, temporary, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        goto out;
-    if (flock(fd, LOCK_EX | LOCK_NB) < 0 || write_entry(fd, open) < 0 ||
-        renameat(dir, temporary, dir, ret_entry->name) < 0) {
-        unlinkat(dir, temporary, 0);
-        close(fd);
-        goto out;
+    if (getrandom(&salt, sizeof(salt), 0) == sizeof(salt)) {
+        snprintf(ret_entry->name, sizeof(ret_entry->name), "%d-%u-%08" PRIx32, getpid(), atomic_fetch_add(&count, 1),
+                 salt);
+        ret_entry->time = wd_now();
+        fd = place_entry(dir, open, ret_entry);
     }
-    ret_entry->fd = fd;
-out:
+    if (fd >= 0)
+        ret_entry->fd = fd;
     close(dir);
+}
+
+void
+wd_registry_update(const struct wd_open *open, struct wd_entry *entry)
+{
+    int dir, fd;
+
+    if (entry->fd < 0)
+        return;
+    dir = wd_registry_open(false);
+    if (dir < 0)
+        return;
+    fd = place_entry(dir, open, entry);
+    close(dir);
+    if (fd < 0)
+        return;
+    close(entry->fd);
+    entry->fd = fd;
 }
 
 void

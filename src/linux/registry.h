@@ -16,6 +16,7 @@
 struct wd_entry {
     int fd; /* locked; -1: the directory cannot be written, the handle is not listed */
     char name[48];
+    int64_t time; /* of the open, 100 ns */
 };
 
 /* The directory, made where it is missing; refused unless it is ours and nobody else can write into it.  -errno. */
@@ -23,6 +24,8 @@ int wd_registry_open(bool create);
 
 /* Never fails: a handle works without being listed. */
 void wd_registry_add(const struct wd_open *open, struct wd_entry *ret_entry);
+/* The same entry with another filter; where that cannot be written the entry stays as it is. */
+void wd_registry_update(const struct wd_open *open, struct wd_entry *entry);
 void wd_registry_remove(struct wd_entry *entry);
 /* Is any handle open that the caller can see?  Removes what dead processes left. */
 bool wd_registry_any(void);

@@ -120,3 +120,15 @@ wd_ring_advance(struct wd_ring *ring, unsigned long next)
 {
     __atomic_store_n(ring->consumer, next, __ATOMIC_RELEASE);
 }
+
+uint64_t
+wd_ring_read_position(const struct wd_ring *ring)
+{
+    return ring->base + *ring->consumer;
+}
+
+uint64_t
+wd_ring_write_position(const struct wd_ring *ring)
+{
+    return ring->base + __atomic_load_n((unsigned long *)(void *)ring->producer, __ATOMIC_ACQUIRE);
+}

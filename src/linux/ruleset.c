@@ -137,22 +137,30 @@ batch_next(struct batch *batch)
         batch->error = -ENOSPC;
 }
 
-/* Reads the answers of all messages up to last_seq; the first error is the transaction's. */
+/*
+ * Reads the answers of all messages up to last_seq; the first error is the
+ * transaction's.  They are there when the batch has been sent, so a failure to
+ * read is no reason to call the transaction failed, as long as none is missing.
+ */
 static int
 read_acks(struct mnl_socket *nl, uint32_t first_seq, uint32_t last_seq)
 {
     char buf[16384] __attribute__((aligned(8)));
     unsigned int left = last_seq - first_seq + 1;
-    int error = 0;
+    int error = 0, failed = 0;
 
     while (left) {
-        ssize_t got = mnl_socket_recvfrom(nl, buf, sizeof(buf));
+        ssize_t got = recv(mnl_socket_get_fd(nl), buf, sizeof(buf), failed ? MSG_DONTWAIT : 0);
         int len = (int)got;
 
         if (got < 0 && errno == EINTR)
             continue;
+        if (got < 0 && !failed) {
+            failed = -errno;
+            continue;
+        }
         if (got < 0)
-            return error ? error : -errno;
+            return error ? error : failed;
         for (struct nlmsghdr *nlh = (void *)buf; mnl_nlmsg_ok(nlh, len); nlh = mnl_nlmsg_next(nlh, &len)) {
             const struct nlmsgerr *ack = mnl_nlmsg_get_payload(nlh);
 
@@ -657,16 +665,18 @@ any_chain(struct wd_chain *const chain[WD_HOOKS])
     return false;
 }
 
-int
-wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
-                   struct wd_places *places, struct wd_error *err)
+/* Under the lock. */
+static int
+install_rules(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
+              struct wd_places *places)
 {
     struct wd_chain *made[WD_HOOKS] = {NULL};
     struct wd_places next = *places;
     struct batch batch;
     int error;
 
-    pthread_mutex_lock(&rulesets_lock);
+    if (!count && !any_chain(places->chain))
+        return 0;
     batch_begin(&batch, rules);
     for (size_t hook = 0; hook < WD_HOOKS && !batch.error; hook++)
         put_hook(&batch, hook, priority, rule, count, &next.chain[hook], &made[hook]);
@@ -678,43 +688,90 @@ wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_r
     if (!error) {
         adopt(rules, &next, made);
         *places = next;
-    } else {
-        drain(rules->nl);
-        for (size_t hook = 0; hook < WD_HOOKS; hook++)
-            free(made[hook]);
-    }
-    pthread_mutex_unlock(&rulesets_lock);
-    if (error)
-        return wd_error_set(err, error,
-                            "the kernel needs nft_compat, xt_bpf and xt_NFQUEUE: modprobe them, or see the README",
-                            "install nftables rules: %s", strerror(-error));
-    return 0;
-}
-
-static int
-install_link(struct wd_ruleset *rules, enum wd_hook hook, int16_t priority, int prog_fd, struct wd_link **link,
-             struct wd_error *err)
-{
-    if (prog_fd < 0) {
-        if (*link)
-            wd_link_put(*link);
-        *link = NULL;
         return 0;
     }
-    if (*link)
-        return wd_link_replace(*link, prog_fd, err);
-    return wd_link_get(&rules->links, hook, priority, prog_fd, rules->shifts, link, err);
+    drain(rules->nl);
+    for (size_t hook = 0; hook < WD_HOOKS; hook++)
+        free(made[hook]);
+    return error;
 }
 
-int
-wd_ruleset_install_links(struct wd_ruleset *rules, int16_t priority, const int prog_fd[WD_HOOKS],
-                         struct wd_places *places, struct wd_error *err)
+/* At hooks that have none; *places has them on success. */
+static int
+get_links(struct wd_ruleset *rules, int16_t priority, const int prog_fd[WD_HOOKS], struct wd_places *places,
+          struct wd_error *err)
 {
     int error = 0;
 
-    pthread_mutex_lock(&rulesets_lock);
     for (size_t hook = 0; hook < WD_HOOKS && !error; hook++)
-        error = install_link(rules, hook, priority, prog_fd[hook], &places->link[hook], err);
+        if (prog_fd[hook] >= 0 && !places->link[hook])
+            error =
+                wd_link_get(&rules->links, hook, priority, prog_fd[hook], rules->shifts, &places->link[hook], err);
+    return error;
+}
+
+/* Gives those back that `keep` does not have. */
+static void
+put_links(struct wd_places *places, const struct wd_places *keep)
+{
+    for (size_t hook = 0; hook < WD_HOOKS; hook++) {
+        if (places->link[hook] && !keep->link[hook]) {
+            wd_link_put(places->link[hook]);
+            places->link[hook] = NULL;
+        }
+    }
+}
+
+/* Those that were there before. */
+static int
+replace_links(const int prog_fd[WD_HOOKS], const struct wd_places *places, struct wd_error *err)
+{
+    size_t hook = 0;
+    int error = 0;
+
+    for (; hook < WD_HOOKS && !error; hook++)
+        if (prog_fd[hook] >= 0 && places->link[hook])
+            error = wd_link_replace(places->link[hook], prog_fd[hook], err);
+    for (hook -= !!error; error && hook-- > 0;)
+        if (prog_fd[hook] >= 0 && places->link[hook])
+            wd_link_undo(places->link[hook]);
+    return error;
+}
+
+/* Under the lock. */
+static void
+undo_links(const int prog_fd[WD_HOOKS], const struct wd_places *places)
+{
+    for (size_t hook = 0; hook < WD_HOOKS; hook++)
+        if (prog_fd[hook] >= 0 && places->link[hook])
+            wd_link_undo(places->link[hook]);
+}
+
+int
+wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
+                   const int prog_fd[WD_HOOKS], struct wd_places *places, struct wd_error *err)
+{
+    struct wd_places next = *places, wanted = {{NULL}, {NULL}};
+    int error;
+
+    pthread_mutex_lock(&rulesets_lock);
+    error = get_links(rules, priority, prog_fd, &next, err);
+    if (!error)
+        error = replace_links(prog_fd, places, err);
+    if (!error) {
+        error = install_rules(rules, priority, rule, count, &next);
+        if (error)
+            undo_links(prog_fd, places);
+        if (error)
+            wd_error_set(err, error,
+                         "the kernel needs nft_compat, xt_bpf and xt_NFQUEUE: modprobe them, or see the README",
+                         "install nftables rules: %s", strerror(-error));
+    }
+    for (size_t hook = 0; hook < WD_HOOKS; hook++)
+        wanted.link[hook] = prog_fd[hook] >= 0 ? next.link[hook] : NULL;
+    put_links(&next, error ? places : &wanted);
+    if (!error)
+        *places = next;
     pthread_mutex_unlock(&rulesets_lock);
     return error;
 }

@@ -64,17 +64,14 @@ struct wd_places {
 
 /*
  * Replaces all rules of a handle, in one transaction: a packet meets the old
- * ones or the new ones.  Chains that are still missing come out of the pool or
- * are made; on an error nothing has changed.
+ * ones or the new ones; and its programs of type NETFILTER (links.h), one for
+ * each hook, < 0: none, each hook's at once, one hook after the other.  Where a
+ * handle goes from rules to links or back packets meet both for a moment.
+ * Chains and links that are still missing come out of the pool or are made; on
+ * an error nothing has changed.
  */
 int wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
-                       struct wd_places *places, struct wd_error *err);
-/*
- * The same for programs of type NETFILTER (links.h), one for each hook, < 0:
- * none; each hook's is replaced at once, one hook after the other.
- */
-int wd_ruleset_install_links(struct wd_ruleset *rules, int16_t priority, const int prog_fd[WD_HOOKS],
-                             struct wd_places *places, struct wd_error *err);
+                       const int prog_fd[WD_HOOKS], struct wd_places *places, struct wd_error *err);
 /* Empties the places and gives them back to the pool.  Packets already past them are not waited for. */
 void wd_ruleset_remove(struct wd_ruleset *rules, struct wd_places *places);
 

@@ -28,7 +28,7 @@ struct wd_sniff {
     int wake_fd;
     struct wd_ring *rings; /* oldest first; only the last one is written to */
     uint64_t *counters;
-    const struct wd_prog *exact;
+    struct wd_exact exact;   /* positions: those of the rings */
     int64_t time;            /* records that are older are not delivered, 100 ns */
     struct wd_record *first; /* room for the beginning of a large aggregate; NULL until there is one */
     WINDIVERT_EXT_STATS stats;
@@ -76,6 +76,7 @@ wd_sniff_free(struct wd_sniff *sniff)
         wd_ring_free(sniff->rings);
         sniff->rings = next;
     }
+    wd_exact_free(&sniff->exact);
     free(sniff->first);
     if (sniff->wake_fd >= 0)
         close(sniff->wake_fd);
@@ -84,10 +85,35 @@ wd_sniff_free(struct wd_sniff *sniff)
     free(sniff);
 }
 
-void
+const struct wd_prog *
 wd_sniff_set_exact(struct wd_sniff *sniff, const struct wd_prog *exact)
 {
-    sniff->exact = exact;
+    const struct wd_prog *was;
+
+    pthread_mutex_lock(&sniff->lock);
+    was = wd_exact_set(&sniff->exact, exact);
+    pthread_mutex_unlock(&sniff->lock);
+    return was;
+}
+
+static struct wd_ring *
+last_ring(const struct wd_sniff *sniff)
+{
+    struct wd_ring *ring = sniff->rings;
+
+    while (ring->next)
+        ring = ring->next;
+    return ring;
+}
+
+void
+wd_sniff_swap(struct wd_sniff *sniff, struct wd_former *former)
+{
+    pthread_mutex_lock(&sniff->lock);
+    former->until = wd_ring_write_position(last_ring(sniff));
+    wd_exact_push(&sniff->exact, former);
+    wd_exact_pass(&sniff->exact, wd_ring_read_position(sniff->rings));
+    pthread_mutex_unlock(&sniff->lock);
 }
 
 /* ---- Records ------------------------------------------------------------ */
@@ -105,6 +131,7 @@ next_record(struct wd_sniff *sniff, unsigned long *ret_next)
         wd_ring_free(empty);
         record = wd_ring_peek(sniff->rings, ret_next);
     }
+    wd_exact_pass(&sniff->exact, wd_ring_read_position(sniff->rings));
     return record;
 }
 
@@ -177,10 +204,10 @@ record_matches(struct wd_sniff *sniff, const struct wd_record *record, struct wd
 
     if (!wd_packet_parse((const uint8_t *)(record + 1), record->cap_len, ret_packet))
         return false;
-    if (!sniff->exact)
+    if (!sniff->exact.prog)
         return true;
     record_address(record, ret_packet, &addr);
-    return wd_prog_eval(sniff->exact, ret_packet, &addr);
+    return wd_prog_eval(sniff->exact.prog, ret_packet, &addr);
 }
 
 /* Copies one record out; false: it does not fit any more. */
@@ -336,14 +363,25 @@ wd_sniff_abort(struct wd_sniff *sniff)
 void
 wd_sniff_add_ring(struct wd_sniff *sniff, struct wd_ring *ring)
 {
-    struct wd_ring **link = &sniff->rings;
+    struct wd_ring *last;
 
     pthread_mutex_lock(&sniff->lock);
-    while (*link)
-        link = &(*link)->next;
-    *link = ring;
+    last = last_ring(sniff);
+    ring->base = wd_ring_write_position(last);
+    last->next = ring;
     wake_all(sniff);
     pthread_mutex_unlock(&sniff->lock);
+}
+
+struct wd_ring *
+wd_sniff_last_ring(struct wd_sniff *sniff)
+{
+    struct wd_ring *ring;
+
+    pthread_mutex_lock(&sniff->lock);
+    ring = last_ring(sniff);
+    pthread_mutex_unlock(&sniff->lock);
+    return ring;
 }
 
 unsigned int

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #include "api/engine.h"
-#include "core/prog.h"
+#include "linux/exact.h"
 #include "linux/ring.h"
 
 struct wd_sniff;
@@ -19,9 +19,12 @@ int wd_sniff_new(struct wd_ring *ring, uint64_t *counters, struct wd_sniff **ret
 void wd_sniff_free(struct wd_sniff *sniff); /* NULL-safe */
 /* Takes a ring to which the programs write from now on; those before are read first, and no program writes to them. */
 void wd_sniff_add_ring(struct wd_sniff *sniff, struct wd_ring *ring);
-unsigned int wd_sniff_rings(struct wd_sniff *sniff); /* the last one, and those that are still to be read */
-/* Evaluated here where the programs are coarser; NULL: they are exact. */
-void wd_sniff_set_exact(struct wd_sniff *sniff, const struct wd_prog *exact);
+struct wd_ring *wd_sniff_last_ring(struct wd_sniff *sniff); /* stays while no other is added */
+unsigned int wd_sniff_rings(struct wd_sniff *sniff);        /* the last one, and those that are still to be read */
+/* What the newest packets are evaluated with, NULL: the programs are exact; set now.  Returns what it was. */
+const struct wd_prog *wd_sniff_set_exact(struct wd_sniff *sniff, const struct wd_prog *exact);
+/* Takes former: what is in the rings by now is evaluated as it was until now, the rest by former->then. */
+void wd_sniff_swap(struct wd_sniff *sniff, struct wd_former *former);
 
 int wd_sniff_recv(struct wd_sniff *sniff, struct wd_recv *io);
 void wd_sniff_shut(struct wd_sniff *sniff);  /* what is in the ring can be received, then -ENODATA */

@@ -37,6 +37,7 @@ struct place {
     double goal; /* 0: none */
     const char *goal_of;
     bool drops;
+    bool skip; /* HANDLE: the flow is skipped */
     int tx;
 };
 
@@ -59,6 +60,12 @@ static struct place passing[] = {
      .filter = PAYLOAD,
      .goal = 1.1,
      .goal_of = "chain, trivial program"},
+    {.name = "divert, skipped flow",
+     .kind = PLACE_HANDLE,
+     .filter = "outbound and udp.DstPort == 5001 and udp.Payload[0] == 0",
+     .skip = true,
+     .goal = 1.1,
+     .goal_of = "divert, payload"},
     {.name = "drop, other protocol",
      .kind = PLACE_HANDLE,
      .filter = NATIVE,
@@ -118,13 +125,33 @@ make_namespace(unsigned i)
 }
 
 static void
-install(struct place *place, uint32_t trivial_fd)
+skip_flow(HANDLE handle, int tx, unsigned i)
 {
+    struct sockaddr_in own;
+    socklen_t len = sizeof(own);
+    char source[24], address[24];
+    uint8_t packet[64];
+
+    CHECK(getsockname(tx, (struct sockaddr *)&own, &len) == 0, "getsockname: %s", strerror(errno));
+    snprintf(source, sizeof(source), "10.78.%u.1", i);
+    snprintf(address, sizeof(address), "10.78.%u.2", i);
+    len = e2e_make_udp(packet, source, ntohs(own.sin_port), address, PORT, "x", 1);
+    CHECK(WinDivertExtSkipFlow(handle, packet, len), "skip a flow: %s", WinDivertExtGetLastErrorText());
+}
+
+static void
+install(struct place *place, unsigned i, uint32_t trivial_fd)
+{
+    HANDLE handle;
+
     if (place->kind == PLACE_NFT)
         nft_install(place->rule, place->rule == NFT_BPF_DROP ? trivial_fd : place->arg);
-    if (place->kind == PLACE_HANDLE)
-        CHECK(WinDivertOpen(place->filter, WINDIVERT_LAYER_NETWORK, 0, place->flags) != INVALID_HANDLE_VALUE,
-              "open %s: %s", place->name, WinDivertExtGetLastErrorText());
+    if (place->kind != PLACE_HANDLE)
+        return;
+    handle = WinDivertOpen(place->filter, WINDIVERT_LAYER_NETWORK, 0, place->flags);
+    CHECK(handle != INVALID_HANDLE_VALUE, "open %s: %s", place->name, WinDivertExtGetLastErrorText());
+    if (place->skip)
+        skip_flow(handle, place->tx, i);
 }
 
 static void
@@ -136,8 +163,8 @@ make_place(struct place *place, unsigned i, uint32_t trivial_fd)
     snprintf(address, sizeof(address), "10.78.%u.2", i);
     make_namespace(i);
     e2e_enter(ns);
-    install(place, trivial_fd);
     place->tx = e2e_udp_sender(ns, address, PORT, 0);
+    install(place, i, trivial_fd);
 }
 
 static int

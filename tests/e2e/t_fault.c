@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-3.0-or-later OR GPL-2.0-or-later */
 /*
- * The fault law of WinDivertOpen: system call n, allocation n fails, for
+ * The fault law of WinDivertOpen and WinDivertExtSetFilter: system call n, allocation n fails, for
  * n = 1, 2, ... until there is no such one.  Whatever fails, the open succeeds
  * or answers a documented code with a text, nothing is left behind, and the
- * next open works.
+ * next open works.  A swap that fails leaves the old filter in force.
  *
  * A process installs a seccomp filter on itself that sends the calls in
  * question to its parent, which lets them pass or answers them with an error.
@@ -296,6 +296,138 @@ fault_calls(int error, bool second)
     }
 }
 
+/* ---- Another filter ------------------------------------------------------- */
+
+/* What of UDP the handle has matched; a sniffing one is read, so that the library decides, too. */
+static UINT64
+matched(const struct e2e_passer *p, UINT64 flags)
+{
+    return flags & WINDIVERT_FLAG_SNIFF ? p->received : e2e_stats(p->handle).Matched;
+}
+
+/* Sends a datagram to 5001 + port; whether the handle matched it, which is waited for if it is to be so. */
+static bool
+is_matched(const struct e2e_passer *p, const int *tx, const int *rx, unsigned port, bool expected, UINT64 flags)
+{
+    UINT64 before = matched(p, flags);
+    bool gone = !(flags & WINDIVERT_FLAG_SNIFF) && expected;
+    uint8_t datagram[64];
+
+    if (!e2e_send(tx[port], sizeof(datagram), 1))
+        return true; /* dropped on the way out */
+    if (!gone && e2e_receive(rx[port], datagram, sizeof(datagram), 1000) != sizeof(datagram))
+        return true;
+    for (int i = 0; expected && matched(p, flags) == before && i < 1000; i++)
+        e2e_nap_us(1000);
+    return matched(p, flags) == before + 1;
+}
+
+static bool
+leave(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    (void)p;
+    (void)packet;
+    (void)len;
+    (void)addr;
+    return false;
+}
+
+struct swap_run {
+    unsigned mode;
+    int error;
+};
+
+static void
+swap_child(void *arg)
+{
+    static const char *const filter[2] = {"udp.DstPort == 5001", "udp.DstPort == 5002 and udp.Length == 72"};
+    const struct swap_run *run = arg;
+    UINT64 flags = mode[run->mode].flags;
+    int tx[2], rx[2], total = 1000, failures = 0;
+    struct before before;
+    struct e2e_passer p = {.batch = 1, .edit = leave};
+    unsigned now = 0;
+    HANDLE h;
+
+    for (unsigned i = 0; i < 2; i++) {
+        tx[i] = e2e_udp_sender("a", E2E_B4, (uint16_t)(5001 + i), 0);
+        rx[i] = e2e_udp_receiver("b", E2E_B4, (uint16_t)(5001 + i));
+    }
+    plan->seen = -1;
+    confess();
+    h = p.handle = e2e_open(filter[0], 0, flags);
+    if (flags & WINDIVERT_FLAG_SNIFF)
+        e2e_pass_start(&p);
+    for (int n = 0; n <= total; n++) {
+        bool swapped;
+
+        plan->error = run->error;
+        plan->fail_at = n; /* 0: none, to count them */
+        plan->last_failed = -1;
+        plan->seen = 0;
+        swapped = WinDivertExtSetFilter(h, filter[!now]);
+        if (n == 0) {
+            total = plan->seen;
+            before = take_stock();
+        }
+        plan->seen = -1;
+        CHECK(swapped || ((documented(GetLastError()) || run->error == EINVAL) && WinDivertExtGetLastErrorText()[0]),
+              "mode %u, system call %d failed: code %u", run->mode, n, (unsigned)GetLastError());
+        now = swapped ? !now : now;
+        failures += !swapped;
+        for (unsigned port = 0; port < 2; port++)
+            CHECK(
+                is_matched(&p, tx, rx, port, port == now, flags) == (port == now),
+                "mode %u, system call %d (number %d) failed, swap %d: a packet to %u is decided by the other filter",
+                run->mode, n, plan->last_failed, swapped, 5001 + port);
+    }
+    CHECK(total > 5 && (failures > 0 || run->error != ENOMEM), "%d system calls, %d failures", total, failures);
+    CHECK_API(WinDivertExtSetFilter(h, filter[!now]));
+    CHECK(run->error == EINVAL || entries("/proc/self/fd") == before.fds, "%u descriptors, before %u",
+          entries("/proc/self/fd"), before.fds);
+    if (flags & WINDIVERT_FLAG_SNIFF)
+        e2e_pass_stop(&p);
+    else
+        CHECK_API(WinDivertClose(h));
+}
+
+/* Refused programs (EINVAL) lead to coarser ones, and to a thread that drops. */
+static void
+fault_swap(int error)
+{
+#if !ALLOCATIONS_FAIL
+    e2e_skip("a sanitizer ends the process when its own mmap fails");
+#endif
+    for (unsigned m = 0; m < MODES - 1; m++) {
+        struct swap_run run = {.mode = m, .error = error};
+        pid_t pid;
+
+        plan = e2e_shared(sizeof(*plan));
+        pid = e2e_spawn("a", swap_child, &run);
+        supervise(pid);
+        e2e_join(pid);
+        CHECK(e2e_table_count("a") == 0 && e2e_queue_count("a") == 0, "mode %u: a table or queue is left", m);
+    }
+}
+
+static void
+fault_swap_no_memory(void)
+{
+    fault_swap(ENOMEM);
+}
+
+static void
+fault_swap_no_descriptors(void)
+{
+    fault_swap(EMFILE);
+}
+
+static void
+fault_swap_refused(void)
+{
+    fault_swap(EINVAL);
+}
+
 static void
 fault_calls_no_memory(void)
 {
@@ -354,6 +486,9 @@ const struct e2e_test e2e_fault_tests[] = {
     {"fault_calls_no_memory", fault_calls_no_memory, 90},
     {"fault_calls_no_descriptors", fault_calls_no_descriptors, 90},
     {"fault_calls_second_handle", fault_calls_second_handle, 90},
+    {"fault_swap_no_memory", fault_swap_no_memory, 90},
+    {"fault_swap_no_descriptors", fault_swap_no_descriptors, 90},
+    {"fault_swap_refused", fault_swap_refused, 90},
     {"fault_allocations", fault_allocations, 90},
     {NULL, NULL, 0},
 };

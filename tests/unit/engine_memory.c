@@ -31,7 +31,7 @@ struct wd_handle {
     unsigned inside, blocked;
     bool recv_down, send_down, aborted;
     UINT64 params[WINDIVERT_PARAM_QUEUE_SIZE + 1];
-    UINT64 ext_params[WINDIVERT_EXT_PARAM_FAIL_OPEN + 1];
+    UINT64 ext_params[WINDIVERT_EXT_PARAM_FLOW_PACKETS + 1];
     WINDIVERT_EXT_STATS stats;
 };
 
@@ -322,11 +322,39 @@ wd_engine_set_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
     int error = injected(EM_SET_EXT, err);
 
     enter(handle);
-    demand(param <= WINDIVERT_EXT_PARAM_FAIL_OPEN, "set_ext_param: unknown");
+    demand(param <= WINDIVERT_EXT_PARAM_FLOW_PACKETS, "set_ext_param: unknown");
     if (!error && param == WINDIVERT_EXT_PARAM_HOLD_TIME && value > handle->params[WINDIVERT_PARAM_QUEUE_TIME])
         error = wd_error_set(err, -EINVAL, NULL, "the hold time is above the queue time");
     if (!error)
         handle->ext_params[param] = value;
+    return leave(handle, error);
+}
+
+int
+wd_engine_set_filter(struct wd_handle *handle, const char *object, struct wd_error *err)
+{
+    int error = injected(EM_SET_FILTER, err);
+
+    enter(handle);
+    if (!error) {
+        free(handle->object);
+        handle->open.object = handle->object = strdup(object);
+        if (note)
+            wd_error_set(err, 0, "do that", "%s", note);
+    }
+    return leave(handle, error);
+}
+
+int
+wd_engine_skip_flow(struct wd_handle *handle, const uint8_t *packet, uint32_t len, struct wd_error *err)
+{
+    int error = injected(EM_SKIP_FLOW, err);
+
+    enter(handle);
+    if (!error && (len < 20 || packet[0] >> 4 != 4))
+        error = wd_error_set(err, -EINVAL, NULL, "no packet");
+    if (!error)
+        handle->stats.SkippedFlows++;
     return leave(handle, error);
 }
 
@@ -336,7 +364,7 @@ wd_engine_get_ext_param(struct wd_handle *handle, WINDIVERT_EXT_PARAM param, UIN
     int error = injected(EM_GET_EXT, err);
 
     enter(handle);
-    demand(param <= WINDIVERT_EXT_PARAM_FAIL_OPEN, "get_ext_param: unknown");
+    demand(param <= WINDIVERT_EXT_PARAM_FLOW_PACKETS, "get_ext_param: unknown");
     *ret_value = error ? 0xdeadbeef : handle->ext_params[param];
     return leave(handle, error);
 }

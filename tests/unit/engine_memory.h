@@ -13,18 +13,30 @@
 
 #include "api/engine.h"
 
-enum em_call { EM_OPEN, EM_RECV, EM_SEND, EM_SHUTDOWN, EM_SET, EM_GET, EM_SET_EXT, EM_GET_EXT, EM_CALLS };
+enum em_call {
+    EM_OPEN,
+    EM_RECV,
+    EM_SEND,
+    EM_SHUTDOWN,
+    EM_SET,
+    EM_GET,
+    EM_SET_EXT,
+    EM_GET_EXT,
+    EM_SET_FILTER,
+    EM_SKIP_FLOW,
+    EM_CALLS
+};
 
 /* From now on calls of this kind fail with error (0: no more) and this text and remedy (NULL: none given). */
 void em_fail(enum em_call call, int error, const char *text, const char *remedy);
-/* From now on open succeeds with this text (NULL: without). */
+/* From now on open and set_filter succeed with this text (NULL: without). */
 void em_note(const char *text);
 /* A send refuses its packet number first (from 0) and all after it; error 0: none. */
 void em_refuse_from(unsigned first, int error);
 
 /* The engine's side of the handle opened last; NULL: none was since the last em_reset. */
 struct wd_handle *em_last(void);
-/* As it was opened; valid until it is destroyed. */
+/* As it was opened, with the filter set last; valid until it is destroyed or gets another. */
 const struct wd_open *em_open(const struct wd_handle *handle);
 int em_descriptor(const struct wd_handle *handle);
 

@@ -93,6 +93,7 @@ use_handle(HANDLE handle, UINT8 *packet, UINT len, PWINDIVERT_ADDRESS addr)
            WinDivertGetParam(handle, WINDIVERT_PARAM_VERSION_MAJOR, &value) &&
            WinDivertExtSetParam(handle, WINDIVERT_EXT_PARAM_HOLD_TIME, WINDIVERT_EXT_PARAM_HOLD_TIME_DEFAULT) &&
            WinDivertExtGetParam(handle, WINDIVERT_EXT_PARAM_HOLD_TIME, &value) &&
+           WinDivertExtSetFilter(handle, "true") && WinDivertExtSkipFlow(handle, packet, len) &&
            WinDivertExtGetStats(handle, &stats) && WinDivertShutdown(handle, WINDIVERT_SHUTDOWN_BOTH) &&
            WinDivertClose(handle);
 }

@@ -38,13 +38,15 @@ count_invalid(HANDLE handle)
     COUNT_INVALID(WinDivertGetParam(handle, WINDIVERT_PARAM_QUEUE_TIME, &value));
     COUNT_INVALID(WinDivertExtSetParam(handle, WINDIVERT_EXT_PARAM_HOLD_TIME, 10));
     COUNT_INVALID(WinDivertExtGetParam(handle, WINDIVERT_EXT_PARAM_HOLD_TIME, &value));
+    COUNT_INVALID(WinDivertExtSetFilter(handle, "true"));
+    COUNT_INVALID(WinDivertExtSkipFlow(handle, packet, sizeof(packet)));
     COUNT_INVALID(WinDivertExtGetStats(handle, &stats));
     COUNT_INVALID(WinDivertClose(handle));
 #undef COUNT_INVALID
     return count;
 }
 
-#define FUNCTIONS 11
+#define FUNCTIONS 13
 
 static void
 test_no_handles(void **state)

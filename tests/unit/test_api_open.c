@@ -287,6 +287,47 @@ test_note(void **state)
     assert_works(WinDivertClose(handle));
 }
 
+static void
+assert_filter_fails(HANDLE handle, const char *filter, DWORD code, const char *text)
+{
+    assert_fails(WinDivertExtSetFilter(handle, filter), code);
+    assert_text(text);
+}
+
+/* The object that the engine gets is the one that an open with the same text gives. */
+static void
+test_set_filter(void **state)
+{
+    HANDLE handle = open_handle(WINDIVERT_LAYER_NETWORK, 0), other;
+    char *object;
+
+    (void)state;
+    assert_works(WinDivertExtSetFilter(handle, "tcp.DstPort == 80"));
+    object = strdup(em_open(em_last())->object);
+    assert_non_null(object);
+    assert_filter_fails(handle, NULL, ERROR_INVALID_PARAMETER, "filter is NULL");
+    assert_filter_fails(handle, "tcp.DstPort == ", ERROR_INVALID_PARAMETER, "filter, byte");
+    assert_filter_fails(handle, "processId == 1", ERROR_INVALID_PARAMETER, "filter, byte 0");
+    em_fail(EM_SET_FILTER, -ENOSPC, "no room", NULL);
+    assert_filter_fails(handle, "udp", ERROR_NO_SYSTEM_RESOURCES, "no room");
+    em_fail(EM_SET_FILTER, -ESHUTDOWN, NULL, NULL);
+    assert_fails(WinDivertExtSetFilter(handle, "udp"), ERROR_NO_DATA);
+    em_fail(EM_SET_FILTER, 0, NULL, NULL);
+    assert_string_equal(em_open(em_last())->object, object);
+    em_note("refused, but it works");
+    SetLastError(UNTOUCHED);
+    assert_int_equal(WinDivertExtSetFilter(handle, "udp"), TRUE);
+    em_note(NULL);
+    assert_int_equal(GetLastError(), NO_ERROR);
+    assert_text("refused, but it works");
+    assert_string_not_equal(em_open(em_last())->object, object);
+    other = WinDivertOpen("tcp.DstPort == 80", WINDIVERT_LAYER_NETWORK, 0, 0);
+    assert_string_equal(em_open(em_last())->object, object);
+    free(object);
+    assert_works(WinDivertClose(other));
+    assert_works(WinDivertClose(handle));
+}
+
 int
 main(void)
 {
@@ -303,6 +344,7 @@ main(void)
         cmocka_unit_test_setup(test_engine_refuses, reset),
         cmocka_unit_test_setup(test_refused_opens_leave_nothing, reset),
         cmocka_unit_test_setup(test_note, reset),
+        cmocka_unit_test_setup(test_set_filter, reset),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
