@@ -67,6 +67,7 @@ extern const struct e2e_test e2e_refuse_tests[];
 extern const struct e2e_test e2e_sums_tests[];
 extern const struct e2e_test e2e_arrival_tests[];
 extern const struct e2e_test e2e_pieces_tests[];
+extern const struct e2e_test e2e_waiting_tests[];
 
 #define E2E_A4 "10.77.0.1"
 #define E2E_B4 "10.77.0.2"

@@ -13,7 +13,7 @@
 
 #include "api/engine.h"
 
-enum em_call { EM_OPEN, EM_RECV, EM_SEND, EM_SHUTDOWN, EM_SET, EM_GET, EM_SET_EXT, EM_GET_EXT, EM_CALLS };
+enum em_call { EM_OPEN, EM_RECV, EM_SEND, EM_SHUTDOWN, EM_SET, EM_GET, EM_SET_EXT, EM_GET_EXT, EM_GET_FD, EM_CALLS };
 
 /* From now on calls of this kind fail with error (0: no more) and this text and remedy (NULL: none given). */
 void em_fail(enum em_call call, int error, const char *text, const char *remedy);
