@@ -17,7 +17,8 @@
  *              changes no output, but for what its contract names.
  *   Threads    Every function may be called by any number of threads at once,
  *              on one handle too, as long as no two share an output.
- *   Memory     The caller owns every buffer; none is used after the return.
+ *   Memory     The caller owns every buffer; none is used after the return, or
+ *              with an OVERLAPPED after the operation has ended.
  *   Bytes      Lengths are bytes.  Packets and the header structures are in
  *              network byte order, addresses (WINDIVERT_ADDRESS) and numbers
  *              given as arguments in host byte order.
@@ -120,10 +121,13 @@ WINDIVERTEXPORT void SetLastError(DWORD dwErrCode);
 #define ERROR_NOT_SUPPORTED 50            /* not possible on this system */
 #define ERROR_INVALID_PARAMETER 87        /* the caller's mistake */
 #define ERROR_INSUFFICIENT_BUFFER 122     /* the result does not fit */
+#define WAIT_TIMEOUT 258                  /* nothing came in time */
 #define ERROR_NO_DATA 232                 /* shut down */
 #define ERROR_OPERATION_ABORTED 995       /* closed during the call, or cancelled */
+#define ERROR_IO_INCOMPLETE 996           /* the operation has not ended */
 #define ERROR_IO_PENDING 997              /* begun; the OVERLAPPED will say how it ends */
 #define ERROR_SERVICE_DOES_NOT_EXIST 1060 /* WINDIVERT_FLAG_NO_INSTALL, and nothing is installed */
+#define ERROR_NOT_FOUND 1168              /* nothing to cancel */
 #define ERROR_NETWORK_UNREACHABLE 1231    /* no route */
 #define ERROR_HOST_UNREACHABLE 1232       /* the hop limit of an impostor is used up, or no route */
 #define ERROR_NO_SYSTEM_RESOURCES 1450    /* descriptors, kernel memory, or room in a table of the kernel */
@@ -373,12 +377,18 @@ WINDIVERTEXPORT BOOL WinDivertRecv(HANDLE handle, VOID *pPacket, UINT packetLen,
  * pAddr         one address a packet.
  * pAddrLen      in: bytes that pAddr has room for, a multiple of
  *               sizeof(WINDIVERT_ADDRESS); out: bytes used.  NULL: one address.
- * lpOverlapped  NULL.
+ * lpOverlapped  NULL; or the call does not block and answers FALSE with 997.
+ *               When packets have come (those asked for earlier are first),
+ *               InternalHigh and GetOverlappedResult say how many bytes, and
+ *               hEvent is set; *pAddrLen is written then, *pRecvLen never.
+ *               Until then the buffers, *pAddrLen and the OVERLAPPED stay where
+ *               they are.  CancelIoEx and WinDivertClose end it with 995.  Not
+ *               on Windows its layout and calls are in compat's windows.h.
  *
  * FALSE: as WinDivertRecv, and
  *   87    flags is not 0; *pAddrLen is 0, no multiple, or more than 255 addresses
- *   50    lpOverlapped is not NULL: asynchronous operation is not possible on this system
- *   997   (where it is possible) begun
+ *   997   begun; 122, 232, 995 and 31 are then the end of the operation
+ *   6     hEvent is not NULL and no event
  */
 WINDIVERTEXPORT BOOL WinDivertRecvEx(HANDLE handle, VOID *pPacket, UINT packetLen, UINT *pRecvLen, UINT64 flags,
                                      WINDIVERT_ADDRESS *pAddr, UINT *pAddrLen, LPOVERLAPPED lpOverlapped);
@@ -420,12 +430,14 @@ WINDIVERTEXPORT BOOL WinDivertSend(HANDLE handle, const VOID *pPacket, UINT pack
  * flags         0.
  * pAddr         one address a packet.
  * addrLen       bytes of them, a multiple of sizeof(WINDIVERT_ADDRESS).
- * lpOverlapped  NULL.
+ * lpOverlapped  NULL; or the call answers FALSE with 997, and the OVERLAPPED
+ *               says how it ended, as of WinDivertRecvEx, which it has on return:
+ *               a Send does not wait for anything.  *pSendLen is not written.
  *
  * FALSE: as WinDivertSend, and
  *   87    flags is not 0; addrLen is 0, no multiple, or more than 255 addresses
- *   50    lpOverlapped is not NULL: asynchronous operation is not possible on this system
- *   997   (where it is possible) begun
+ *   997   begun; what the packets are refused with is then the end of the operation
+ *   6     hEvent is not NULL and no event
  */
 WINDIVERTEXPORT BOOL WinDivertSendEx(HANDLE handle, const VOID *pPacket, UINT packetLen, UINT *pSendLen, UINT64 flags,
                                      const WINDIVERT_ADDRESS *pAddr, UINT addrLen, LPOVERLAPPED lpOverlapped);

@@ -35,6 +35,34 @@ WINDIVERTEXPORT const char *WinDivertExtGetLastErrorText(void);
  */
 WINDIVERTEXPORT const char *WinDivertExtGetLastErrorRemedy(void);
 
+/*
+ * WinDivertRecvEx that waits for at most timeoutMs: 0 does not block,
+ * WINDIVERT_EXT_INFINITE has no end.  (258 is what a wait for an event answers on
+ * Windows; 232 would end the loop of a program that knows shutdown by it.)
+ *
+ * FALSE: as WinDivertRecvEx, and
+ *   258   WAIT_TIMEOUT: nothing came in time
+ */
+#define WINDIVERT_EXT_INFINITE 0xFFFFFFFFu
+WINDIVERTEXPORT BOOL WinDivertExtRecv(HANDLE handle, VOID *pPacket, UINT packetLen, UINT *pRecvLen,
+                                      WINDIVERT_ADDRESS *pAddr, UINT *pAddrLen, UINT32 timeoutMs);
+
+/*
+ * A descriptor for poll(), select() and epoll: readable (POLLIN, level-triggered)
+ * while a receive would not block, that is packets are there or shutdown or close
+ * has been called.  The same with each call; it costs nothing before the first.
+ * Do not read it, and do not close it: it is the handle's, and gone with it; take
+ * it out of your set before WinDivertClose.
+ *
+ * It may be readable once too often: for a packet that then is too old, or that
+ * the library, deciding exactly, does not match.  So receive with a timeoutMs of 0
+ * and take 258 for "not yet".  In a program with several readers of a handle each
+ * is woken.
+ *
+ * -1: 6 no open handle; 87 the handle is SEND_ONLY or DROP; 8, 1450, 31.
+ */
+WINDIVERTEXPORT int WinDivertExtGetFd(HANDLE handle);
+
 /* Parameters of a handle beyond WINDIVERT_PARAM; set and read by the two calls below. */
 typedef enum {
     /*

@@ -9,7 +9,7 @@
  * fit together, buffers are not NULL where they may not be, counts are in
  * range.  Any number of threads may be in recv, send, set and get of one
  * handle; shutdown wakes them; destroy is called once, when nobody is inside.
- * No fork falls into open, shutdown, set_param, abort or destroy: whatever
+ * No fork falls into open, get_fd, shutdown, set_param, abort or destroy: whatever
  * descriptors a handle has, it has them before or after those.
  *
  *   errno        meaning here                                  Win32 code
@@ -20,6 +20,7 @@
  *   EMSGSIZE     recv: the packet was larger than the buffer   122
  *   ENODATA      recv: shut down and drained                   232
  *   ESHUTDOWN    shut down for what the call wants             232
+ *   ETIMEDOUT    recv: nothing came before the deadline        258
  *   ECANCELED    the handle was closed under the call          995
  *   ENETUNREACH  no route                                      1231
  *   EHOSTUNREACH impostor's hop limit reached zero             1232
@@ -61,6 +62,7 @@ struct wd_recv {
     uint32_t buf_len;
     WINDIVERT_ADDRESS *addr;
     uint32_t addr_count; /* 1..255 */
+    int64_t deadline;    /* CLOCK_MONOTONIC, 100 ns; 0: none; in the past: does not block */
     uint32_t ret_len;
     uint32_t ret_count;
 };
@@ -82,6 +84,13 @@ struct wd_send {
 /* Open may succeed with a text in *err: what the program should know of the handle (else *err is left empty). */
 int wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct wd_error *err);
 int wd_engine_recv(struct wd_handle *handle, struct wd_recv *io, struct wd_error *err);
+/*
+ * A descriptor, the same with each call, the handle's, of a handle that
+ * receives: readable (level-triggered) while recv would not block, for packets
+ * that then prove not to match once too often.  It is made by the first call,
+ * which falls into no fork either.
+ */
+int wd_engine_get_fd(struct wd_handle *handle, int *ret_fd, struct wd_error *err);
 int wd_engine_send(struct wd_handle *handle, struct wd_send *io, struct wd_error *err);
 int wd_engine_shutdown(struct wd_handle *handle, WINDIVERT_SHUTDOWN how, struct wd_error *err);
 int wd_engine_set_param(struct wd_handle *handle, WINDIVERT_PARAM param, UINT64 value, struct wd_error *err);

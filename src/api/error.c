@@ -51,6 +51,8 @@ static const struct row rows[] = {
     {ENODATA, ERROR_NO_DATA, "the handle is shut down for receiving and its queue is empty", NULL},
     /* send: shut down; Windows has one code for both directions */
     {ESHUTDOWN, ERROR_NO_DATA, "the handle is shut down for sending", NULL},
+    /* recv: what a wait for an event answers, too; 232 would be the end of a loop */
+    {ETIMEDOUT, WAIT_TIMEOUT, "nothing came in time", NULL},
     /* closed by another thread while the call was inside */
     {ECANCELED, ERROR_OPERATION_ABORTED, "the handle was closed during the call", NULL},
     /* no route for a new packet */
@@ -109,6 +111,15 @@ wd_api_fail_errno(int error, const struct wd_error *err)
         return wd_api_fail(row->code, remedy, "%s", row->text);
     errno = -error; /* %m: the only thread-safe spelling that glibc and musl share */
     return wd_api_fail(ERROR_GEN_FAILURE, NULL, "the kernel refused: %m");
+}
+
+BOOL
+wd_api_fail_code(DWORD code)
+{
+    for (size_t i = 0; i < COUNT(rows); i++)
+        if (rows[i].code == code)
+            return wd_api_fail(code, rows[i].remedy, "%s", rows[i].text);
+    return wd_api_fail(code, NULL, "the operation failed");
 }
 
 void

@@ -29,6 +29,9 @@ BOOL wd_api_fail_errno(int error, const struct wd_error *err);
  */
 void wd_api_note(const struct wd_error *err);
 
+/* Fails with a code alone; the text is that of the code. */
+BOOL wd_api_fail_code(DWORD code);
+
 /* The Win32 code of a negative errno: the table of engine.h; 31 for all it does not name. */
 DWORD wd_api_code(int error);
 

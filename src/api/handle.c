@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "event.h"
+#include "pending.h"
 
 /*
  * A HANDLE:
@@ -47,6 +49,7 @@ struct wd_slot {
     struct wd_handle *engine;
     UINT64 flags;
     uintptr_t opens;
+    struct wd_pending *_Atomic pending;
     bool used; /* from before the engine opens to after it has destroyed */
 };
 
@@ -80,18 +83,26 @@ random_below(uintptr_t limit)
 
 /* ---- fork -------------------------------------------------------------- */
 
-/* Waits until no engine handle is half-way; the lock is kept until after the fork. */
+/* Waits until no engine handle is half-way; the locks are kept until after the fork. */
 static void
 before_fork(void)
 {
     pthread_mutex_lock(&table.lock);
     while (table.holds)
         pthread_cond_wait(&table.idle, &table.lock);
+    for (uintptr_t i = 1; i <= table.top; i++)
+        if (slots[i].pending)
+            wd_pending_hold(slots[i].pending);
+    wd_event_hold_fork();
 }
 
 static void
 after_fork_parent(void)
 {
+    wd_event_release_fork();
+    for (uintptr_t i = 1; i <= table.top; i++)
+        if (slots[i].pending)
+            wd_pending_release(slots[i].pending);
     pthread_mutex_unlock(&table.lock);
 }
 
@@ -105,8 +116,11 @@ static void
 after_fork_child(void)
 {
     for (uintptr_t i = 1; i <= table.top; i++) {
+        if (slots[i].pending)
+            wd_pending_forget(slots[i].pending);
         if (slots[i].used)
             wd_engine_forget(slots[i].engine);
+        slots[i].pending = NULL;
         slots[i].used = false;
         slots[i].engine = NULL;
         atomic_store_explicit(&slots[i].state, 0, memory_order_relaxed);
@@ -114,6 +128,7 @@ after_fork_child(void)
     table.generation += 1 + random_below(GENERATION_MAX >> 12);
     pthread_cond_init(&table.idle, NULL);
     pthread_cond_init(&table.left, NULL);
+    wd_event_forget();
     pthread_mutex_unlock(&table.lock);
 }
 
@@ -122,6 +137,13 @@ prepare(void)
 {
     table.generation = random_below(GENERATION_MAX >> 2);
     prepare_error = pthread_atfork(before_fork, after_fork_parent, after_fork_child);
+}
+
+BOOL
+wd_handle_prepare(void)
+{
+    pthread_once(&prepared, prepare);
+    return prepare_error ? wd_api_fail_errno(-prepare_error, NULL) : TRUE;
 }
 
 void
@@ -229,10 +251,8 @@ wd_handle_open(const struct wd_open *open, HANDLE *ret_handle)
     struct wd_slot *slot;
     int ret;
 
-    pthread_once(&prepared, prepare);
-    if (prepare_error)
-        return wd_api_fail_errno(-prepare_error, NULL);
-
+    if (!wd_handle_prepare())
+        return FALSE;
     wd_handle_hold_fork();
     slot = take_slot();
     ret = slot ? open_in_slot(slot, open, &err) : 0;
@@ -280,11 +300,44 @@ wd_handle_leave(struct wd_use *use)
     pthread_setcancelstate(use->cancel_state, NULL);
 }
 
+struct wd_pending *
+wd_handle_pending(const struct wd_use *use)
+{
+    return atomic_load_explicit(&use->slot->pending, memory_order_acquire);
+}
+
+struct wd_pending *
+wd_handle_make_pending(const struct wd_use *use)
+{
+    static pthread_mutex_t making = PTHREAD_MUTEX_INITIALIZER;
+    struct wd_error err = {.text = "", .remedy = ""};
+    struct wd_pending *pending;
+    int error = 0;
+
+    wd_handle_hold_fork();
+    pthread_mutex_lock(&making);
+    pending = wd_handle_pending(use);
+    if (!pending) {
+        error = wd_pending_new(use->engine, &pending, &err);
+        if (!error)
+            atomic_store_explicit(&use->slot->pending, pending, memory_order_release);
+    }
+    pthread_mutex_unlock(&making);
+    wd_handle_release_fork();
+    if (error) {
+        wd_api_fail_errno(error, &err);
+        return NULL;
+    }
+    return pending;
+}
+
 /* Nobody is inside any more and nobody can come in. */
 static void
 destroy(struct wd_slot *slot)
 {
     wd_handle_hold_fork();
+    wd_pending_free(slot->pending);
+    slot->pending = NULL;
     wd_engine_destroy(slot->engine);
     free_slot(slot);
     wd_handle_release_fork();

@@ -43,6 +43,17 @@ void wd_handle_leave(struct wd_use *use);
 BOOL wd_handle_close(HANDLE handle);
 
 /*
+ * From inside: the receives that wait in line (pending.h); NULL: there never
+ * was one.  make: the first; NULL then with the last error 8, 1450 or 31.
+ */
+struct wd_pending;
+struct wd_pending *wd_handle_pending(const struct wd_use *use);
+struct wd_pending *wd_handle_make_pending(const struct wd_use *use);
+
+/* Once, before anything that a forked child has to forget.  FALSE, last error 8. */
+BOOL wd_handle_prepare(void);
+
+/*
  * Between hold and release no fork falls: for what opens or closes descriptors
  * of an engine handle, which a child must find complete to be able to forget
  * it.  Not held by calls that block.

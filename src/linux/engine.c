@@ -517,11 +517,19 @@ wd_engine_recv(struct wd_handle *handle, struct wd_recv *io, struct wd_error *er
                             "receive: the packet is larger than the buffer");
     case -ENODATA:
         return wd_error_set(err, error, NULL, "receive: the handle was shut down and its queue is empty");
+    case -ETIMEDOUT:
+        return wd_error_set(err, error, NULL, "receive: nothing came in time");
     case -ECANCELED:
         return wd_error_set(err, error, NULL, "receive: the handle was closed");
     default:
         return error;
     }
+}
+
+int
+wd_engine_get_fd(struct wd_handle *handle, int *ret_fd, struct wd_error *err)
+{
+    return handle->sniff ? wd_sniff_get_fd(handle->sniff, ret_fd, err) : wd_queue_get_fd(handle->queue, ret_fd, err);
 }
 
 int

@@ -6,7 +6,6 @@
 #include <linux/netfilter.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "bpf/gen.h"
@@ -21,15 +20,6 @@
 #define RECOVER_WAIT_MS 20
 #define PULLS_PER_TICK 64  /* of WD_QUEUE_PULL messages */
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
-
-int64_t
-wd_now(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (int64_t)now.tv_sec * 10000000 + now.tv_nsec / 100;
-}
 
 static void
 ready_append(struct wd_queue *queue, struct wd_slot *slot)
@@ -445,18 +435,28 @@ wd_queue_catch_up(struct wd_queue *queue)
     queue->echoes.fresh = false;
 }
 
+void
+wd_queue_unlock(struct wd_queue *queue)
+{
+    wd_pollable_show(&queue->pollable, queue->ready.first || queue->shut_recv || queue->aborted);
+    pthread_mutex_unlock(&queue->lock);
+}
+
 /* The same as the reader, who waits, without the lock, until there is something. */
 static void
-wait_and_pull(struct wd_queue *queue)
+wait_and_pull(struct wd_queue *queue, int64_t deadline)
 {
+    struct pollfd readable = {.fd = queue->nfq.fd, .events = POLLIN};
     uint32_t seq;
     int got;
 
     wd_queue_flush(queue);
     seq = queue->nfq.seq;
     queue->has_reader = true;
-    pthread_mutex_unlock(&queue->lock);
-    got = recvmmsg(queue->nfq.fd, queue->msgs, WD_QUEUE_PULL, MSG_WAITFORONE, NULL);
+    wd_queue_unlock(queue);
+    if (deadline)
+        wd_wait_poll(&readable, 1, deadline);
+    got = recvmmsg(queue->nfq.fd, queue->msgs, WD_QUEUE_PULL, deadline ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
     pthread_mutex_lock(&queue->lock);
     queue->has_reader = false;
     if (got > 0)
@@ -525,7 +525,7 @@ wd_queue_tick(struct wd_queue *queue, int64_t now, int64_t *interval)
         wd_slot_pool_trim(&queue->pool);
     if (queue->limits.hold_time < *interval)
         *interval = queue->limits.hold_time;
-    pthread_mutex_unlock(&queue->lock);
+    wd_queue_unlock(queue);
     return next;
 }
 
@@ -625,25 +625,36 @@ deliver_ready(struct wd_queue *queue, struct wd_recv *io)
     return io->buf && first_len > io->buf_len ? -EMSGSIZE : 0;
 }
 
-static int
-wait_for_packet(struct wd_queue *queue)
+static void
+wait_for_reader(struct wd_queue *queue, int64_t deadline)
 {
+    wd_queue_flush(queue); /* of what was too old */
+    wd_pollable_show(&queue->pollable, false);
+    queue->waiters++;
+    wd_wait_cond(&queue->followers, &queue->lock, deadline);
+    queue->waiters--;
+}
+
+static int
+wait_for_packet(struct wd_queue *queue, int64_t deadline)
+{
+    bool late;
+
     for (;;) {
         if (queue->aborted)
             return -ECANCELED;
         expire_ready(queue, wd_now());
         if (queue->ready.first)
             return 0;
-        if (queue->has_reader) {
-            wd_queue_flush(queue); /* of what was too old */
-            queue->waiters++;
-            pthread_cond_wait(&queue->followers, &queue->lock);
-            queue->waiters--;
-        } else if (!queue->shut_recv) {
-            wait_and_pull(queue);
-        } else if (pull(queue) == 0) {
-            return -ENODATA;
-        }
+        late = wd_wait_passed(deadline);
+        if (queue->has_reader && late)
+            return -ETIMEDOUT;
+        if (queue->has_reader)
+            wait_for_reader(queue, deadline);
+        else if (!queue->shut_recv && !late)
+            wait_and_pull(queue, deadline);
+        else if (pull(queue) == 0)
+            return queue->shut_recv ? -ENODATA : -ETIMEDOUT;
     }
 }
 
@@ -653,14 +664,34 @@ wd_queue_recv(struct wd_queue *queue, struct wd_recv *io)
     int error;
 
     pthread_mutex_lock(&queue->lock);
-    error = wait_for_packet(queue);
+    error = wait_for_packet(queue, io->deadline);
     if (!error)
         error = deliver_ready(queue, io);
     if (queue->ready.first || queue->sent.first)
         kick(queue);
     if (queue->waiters)
         pthread_cond_signal(&queue->followers); /* the next reader, or for what is left in ready */
-    pthread_mutex_unlock(&queue->lock);
+    wd_queue_flush(queue);
+    wd_queue_unlock(queue);
+    return error;
+}
+
+int
+wd_queue_get_fd(struct wd_queue *queue, int *ret_fd, struct wd_error *err)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&queue->lock);
+    if (queue->pollable.epoll_fd < 0) {
+        error = wd_pollable_open(&queue->pollable, err);
+        if (!error)
+            error = wd_pollable_add(&queue->pollable, queue->nfq.fd, err);
+        if (error)
+            wd_pollable_close(&queue->pollable);
+    }
+    if (!error)
+        *ret_fd = queue->pollable.epoll_fd;
+    wd_queue_unlock(queue);
     return error;
 }
 
@@ -714,7 +745,8 @@ wd_queue_new(const struct wd_queue_limits *limits, bool bound, struct wd_queue *
     if (!queue)
         return wd_error_set(err, -ENOMEM, NULL, "open: out of memory");
     pthread_mutex_init(&queue->lock, NULL);
-    pthread_cond_init(&queue->followers, NULL);
+    wd_wait_cond_init(&queue->followers);
+    queue->pollable = WD_POLLABLE_NONE;
     queue->limits = *limits;
     queue->nfq.fd = queue->nfq.figures_fd = -1;
     queue->nat_fd = -1;
@@ -748,6 +780,7 @@ wd_queue_close_fds(struct wd_queue *queue)
     if (queue->nat_fd >= 0)
         close(queue->nat_fd);
     queue->nat_fd = -1;
+    wd_pollable_close(&queue->pollable);
     if (queue->tails)
         wd_tails_close_fds(queue->tails);
 }
@@ -787,7 +820,7 @@ wd_queue_shut_recv(struct wd_queue *queue)
     pthread_mutex_lock(&queue->lock);
     queue->shut_recv = true;
     wake_all(queue);
-    pthread_mutex_unlock(&queue->lock);
+    wd_queue_unlock(queue);
 }
 
 void
@@ -804,7 +837,7 @@ wd_queue_abort(struct wd_queue *queue)
     pthread_mutex_lock(&queue->lock);
     queue->aborted = true;
     wake_all(queue);
-    pthread_mutex_unlock(&queue->lock);
+    wd_queue_unlock(queue);
 }
 
 static void
@@ -945,5 +978,5 @@ wd_queue_get_stats(struct wd_queue *queue, const uint64_t *matched, WINDIVERT_EX
         pthread_cond_signal(&queue->followers);
     if (queue->ready.first || queue->sent.first)
         kick(queue);
-    pthread_mutex_unlock(&queue->lock);
+    wd_queue_unlock(queue);
 }

@@ -29,6 +29,7 @@
 #include "linux/nfqueue.h"
 #include "linux/slot.h"
 #include "linux/tails.h"
+#include "linux/wait.h"
 
 #define WD_QUEUE_PULL 64 /* packets taken out of the kernel with one call */
 
@@ -42,6 +43,7 @@ struct wd_queue_limits {
 struct wd_queue {
     pthread_mutex_t lock;
     pthread_cond_t followers;
+    struct wd_pollable pollable; /* while packets are in ready, or receiving has ended: readable */
     struct wd_nfq nfq;
     int nat_fd;      /* nat.h, once it was needed; or -1 */
     bool has_reader; /* one thread waits in recvmmsg() */
@@ -80,8 +82,6 @@ struct wd_queue {
     uint64_t dropped, dropped_split;
 };
 
-int64_t wd_now(void); /* CLOCK_MONOTONIC in 100 ns: what Timestamp holds */
-
 /*
  * Allocated, and bound to an NFQUEUE where `bound` is set (else it only sends
  * new packets); -errno with *err.  wd_queue_free is NULL-safe.
@@ -106,7 +106,12 @@ void wd_queue_catch_up(struct wd_queue *queue); /* what went back may have come 
 int wd_queue_inject(struct wd_queue *queue, const struct wd_packet *packet, bool outbound, uint32_t ifindex,
                     uint32_t mark);
 
+/* Instead of the mutex: shows by the descriptor what is in ready. */
+void wd_queue_unlock(struct wd_queue *queue);
+
 int wd_queue_recv(struct wd_queue *queue, struct wd_recv *io);
+/* Of a bound queue; the descriptor is the queue's. */
+int wd_queue_get_fd(struct wd_queue *queue, int *ret_fd, struct wd_error *err);
 int wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err);
 /* What is installed for the queue is in its place: what comes was queued after what is counted now (echo.h). */
 void wd_queue_set_shifts(struct wd_queue *queue, const _Atomic uint32_t *shifts);

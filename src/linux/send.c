@@ -88,7 +88,7 @@ inject_when_room(struct wd_queue *queue, const struct wd_packet *packet, const W
 
         if (error != -EAGAIN)
             return error;
-        pthread_mutex_unlock(&queue->lock);
+        wd_queue_unlock(queue);
         wd_inject_wait(queue->inject, packet, addr->Outbound, ROOM_WAIT_MS);
         pthread_mutex_lock(&queue->lock);
         if (queue->aborted)
@@ -264,6 +264,6 @@ wd_queue_send(struct wd_queue *queue, struct wd_send *io, struct wd_error *err)
     else
         error = send_locked(queue, io);
     wd_queue_catch_up(queue);
-    pthread_mutex_unlock(&queue->lock);
+    wd_queue_unlock(queue);
     return error ? explain_send(error, err) : 0;
 }

@@ -16,7 +16,8 @@
 #include "core/packet.h"
 #include "linux/queue.h"
 
-#define NAP_NS 50000 /* a reader that has just emptied the ring naps so long before it asks to be woken */
+#define NAP_NS 50000 /* a reader under load naps so long before it asks to be woken */
+#define LOAD 10000   /* a wait that ends sooner, 100 ns, is under load */
 #define IP6_LEN 40
 #define LOOPBACK_IFINDEX 1 /* in every network namespace */
 
@@ -24,9 +25,12 @@ struct wd_sniff {
     pthread_mutex_t lock;
     pthread_cond_t followers;
     bool has_reader, shut, aborted;
+    bool loaded; /* the last wait was a short one */
     uint32_t waiters;
     int wake_fd;
-    struct wd_ring *rings; /* oldest first; only the last one is written to */
+    struct wd_pollable pollable; /* over the rings */
+    bool blind;                  /* it cannot watch them: then it is always readable */
+    struct wd_ring *rings;       /* oldest first; only the last one is written to */
     uint64_t *counters;
     struct wd_exact exact;   /* positions: those of the rings */
     int64_t time;            /* records that are older are not delivered, 100 ns */
@@ -48,7 +52,8 @@ wd_sniff_new(struct wd_ring *ring, uint64_t *counters, struct wd_sniff **ret_sni
                             strerror(errno));
     }
     pthread_mutex_init(&sniff->lock, NULL);
-    pthread_cond_init(&sniff->followers, NULL);
+    wd_wait_cond_init(&sniff->followers);
+    sniff->pollable = WD_POLLABLE_NONE;
     sniff->counters = counters;
     sniff->rings = ring;
     *ret_sniff = sniff;
@@ -60,6 +65,7 @@ wd_sniff_close_fds(struct wd_sniff *sniff)
 {
     for (struct wd_ring *ring = sniff->rings; ring; ring = ring->next)
         wd_ring_close_fd(ring);
+    wd_pollable_close(&sniff->pollable);
     if (sniff->wake_fd >= 0)
         close(sniff->wake_fd);
     sniff->wake_fd = -1;
@@ -78,6 +84,7 @@ wd_sniff_free(struct wd_sniff *sniff)
     }
     wd_exact_free(&sniff->exact);
     free(sniff->first);
+    wd_pollable_close(&sniff->pollable);
     if (sniff->wake_fd >= 0)
         close(sniff->wake_fd);
     pthread_cond_destroy(&sniff->followers);
@@ -128,6 +135,7 @@ next_record(struct wd_sniff *sniff, unsigned long *ret_next)
         struct wd_ring *empty = sniff->rings;
 
         sniff->rings = empty->next;
+        wd_pollable_remove(&sniff->pollable, empty->fd);
         wd_ring_free(empty);
         record = wd_ring_peek(sniff->rings, ret_next);
     }
@@ -266,30 +274,34 @@ take_records(struct wd_sniff *sniff, struct wd_recv *io, bool *ret_cut)
 /* ---- Waiting ------------------------------------------------------------ */
 
 /*
- * A wake-up costs the writer an interrupt to itself.  So the reader naps once,
- * which under load is enough; only then it says that it sleeps, looks again,
- * and waits to be woken by the next record.
+ * A wake-up costs the writer an interrupt to itself.  So under load the
+ * reader naps once, which is enough; else, or after that, it says that it
+ * sleeps, looks again, and waits to be woken by the next record.
  */
 static void
-wait_for_record(struct wd_sniff *sniff)
+wait_for_record(struct wd_sniff *sniff, int64_t deadline)
 {
     struct wd_ring *ring = sniff->rings; /* only a reader frees rings */
     struct pollfd fds[] = {{.fd = ring->fd, .events = POLLIN}, {.fd = sniff->wake_fd, .events = POLLIN}};
     const struct timespec nap = {.tv_nsec = NAP_NS};
+    const int64_t since = wd_now();
     unsigned long next;
     uint64_t wakes;
 
     sniff->has_reader = true;
+    wd_pollable_show(&sniff->pollable, sniff->blind);
     pthread_mutex_unlock(&sniff->lock);
-    clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
+    if (sniff->loaded)
+        clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
     if (!wd_ring_peek(ring, &next)) {
         __atomic_store_n(&sniff->counters[WD_COUNT_SLEEPING], 1, __ATOMIC_SEQ_CST);
         if (!wd_ring_peek(ring, &next))
-            poll(fds, 2, -1);
+            wd_wait_poll(fds, 2, deadline);
         __atomic_store_n(&sniff->counters[WD_COUNT_SLEEPING], 0, __ATOMIC_SEQ_CST);
     }
     pthread_mutex_lock(&sniff->lock);
     sniff->has_reader = false;
+    sniff->loaded = wd_now() - since < LOAD;
     if (read(sniff->wake_fd, &wakes, sizeof(wakes)) > 0) {
         /* Under the lock: whatever we were woken for is there to be seen. */
     }
@@ -298,14 +310,17 @@ wait_for_record(struct wd_sniff *sniff)
 static int
 recv_locked(struct wd_sniff *sniff, struct wd_recv *io)
 {
-    bool cut = false;
+    bool cut = false, late;
 
     for (;;) {
         if (sniff->aborted)
             return -ECANCELED;
+        late = wd_wait_passed(io->deadline);
         if (sniff->has_reader) {
+            if (late)
+                return -ETIMEDOUT;
             sniff->waiters++;
-            pthread_cond_wait(&sniff->followers, &sniff->lock);
+            wd_wait_cond(&sniff->followers, &sniff->lock, io->deadline);
             sniff->waiters--;
             continue;
         }
@@ -314,8 +329,55 @@ recv_locked(struct wd_sniff *sniff, struct wd_recv *io)
             return cut ? -EMSGSIZE : 0;
         if (sniff->shut)
             return -ENODATA;
-        wait_for_record(sniff);
+        if (late)
+            return -ETIMEDOUT;
+        wait_for_record(sniff, io->deadline);
     }
+}
+
+/*
+ * What the descriptor shows when a receive is over: either there is a record
+ * left, or the programs have been told to wake whoever waits with the next one.
+ * A reader that waits does this itself.
+ */
+static void
+show(struct wd_sniff *sniff)
+{
+    unsigned long next;
+    bool more;
+
+    if (sniff->pollable.epoll_fd < 0 || sniff->has_reader)
+        return;
+    more = sniff->shut || sniff->aborted || sniff->blind || next_record(sniff, &next);
+    if (!more) {
+        __atomic_store_n(&sniff->counters[WD_COUNT_SLEEPING], 1, __ATOMIC_SEQ_CST);
+        more = next_record(sniff, &next);
+    }
+    wd_pollable_show(&sniff->pollable, more);
+}
+
+static void
+watch(struct wd_sniff *sniff, const struct wd_ring *ring)
+{
+    sniff->blind |= wd_pollable_add(&sniff->pollable, ring->fd, NULL) < 0;
+}
+
+int
+wd_sniff_get_fd(struct wd_sniff *sniff, int *ret_fd, struct wd_error *err)
+{
+    int error = 0;
+
+    pthread_mutex_lock(&sniff->lock);
+    if (sniff->pollable.epoll_fd < 0) {
+        error = wd_pollable_open(&sniff->pollable, err);
+        for (const struct wd_ring *ring = sniff->rings; !error && ring; ring = ring->next)
+            watch(sniff, ring);
+        show(sniff);
+    }
+    if (!error)
+        *ret_fd = sniff->pollable.epoll_fd;
+    pthread_mutex_unlock(&sniff->lock);
+    return error;
 }
 
 int
@@ -327,6 +389,7 @@ wd_sniff_recv(struct wd_sniff *sniff, struct wd_recv *io)
     error = recv_locked(sniff, io);
     if (sniff->waiters)
         pthread_cond_signal(&sniff->followers);
+    show(sniff);
     pthread_mutex_unlock(&sniff->lock);
     return error;
 }
@@ -340,6 +403,7 @@ wake_all(struct wd_sniff *sniff)
         /* Cannot fail below 2^64 - 1 writes. */
     }
     pthread_cond_broadcast(&sniff->followers);
+    wd_pollable_show(&sniff->pollable, sniff->shut || sniff->aborted || sniff->blind);
 }
 
 void
@@ -369,7 +433,9 @@ wd_sniff_add_ring(struct wd_sniff *sniff, struct wd_ring *ring)
     last = last_ring(sniff);
     ring->base = wd_ring_write_position(last);
     last->next = ring;
+    watch(sniff, ring);
     wake_all(sniff);
+    show(sniff);
     pthread_mutex_unlock(&sniff->lock);
 }
 

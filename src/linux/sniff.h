@@ -27,6 +27,8 @@ const struct wd_prog *wd_sniff_set_exact(struct wd_sniff *sniff, const struct wd
 void wd_sniff_swap(struct wd_sniff *sniff, struct wd_former *former);
 
 int wd_sniff_recv(struct wd_sniff *sniff, struct wd_recv *io);
+/* The descriptor is the sniff's. */
+int wd_sniff_get_fd(struct wd_sniff *sniff, int *ret_fd, struct wd_error *err);
 void wd_sniff_shut(struct wd_sniff *sniff);  /* what is in the ring can be received, then -ENODATA */
 void wd_sniff_abort(struct wd_sniff *sniff); /* every call returns -ECANCELED from now on */
 /* Packets not yet received: more than length are dropped, and those older than time, 100 ns, at the next receive. */

@@ -69,6 +69,7 @@ extern const struct e2e_test e2e_arrival_tests[];
 extern const struct e2e_test e2e_pieces_tests[];
 extern const struct e2e_test e2e_swap_tests[];
 extern const struct e2e_test e2e_flow_tests[];
+extern const struct e2e_test e2e_waiting_tests[];
 
 #define E2E_A4 "10.77.0.1"
 #define E2E_B4 "10.77.0.2"

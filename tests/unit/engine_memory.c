@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #define SENT_MAX 1024
@@ -25,6 +27,8 @@ struct wd_handle {
     struct wd_open open;
     char *object;
     int descriptor;
+    int pollable; /* an eventfd; -1: nobody has asked for it */
+    bool shown;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     struct packet *first, **last;
@@ -117,6 +121,21 @@ make_packet(const void *data, uint32_t len, const WINDIVERT_ADDRESS *addr)
     return packet;
 }
 
+/* The descriptor, under the lock. */
+static void
+show(struct wd_handle *handle)
+{
+    bool readable = handle->first || handle->recv_down || handle->aborted;
+    uint64_t count = 1;
+
+    if (handle->pollable < 0 || readable == handle->shown)
+        return;
+    demand((readable ? write(handle->pollable, &count, sizeof(count))
+                     : read(handle->pollable, &count, sizeof(count))) == sizeof(count),
+           "the descriptor does not work");
+    handle->shown = readable;
+}
+
 void
 em_put(struct wd_handle *handle, const void *data, uint32_t len, const WINDIVERT_ADDRESS *addr)
 {
@@ -125,6 +144,7 @@ em_put(struct wd_handle *handle, const void *data, uint32_t len, const WINDIVERT
     pthread_mutex_lock(&handle->lock);
     *handle->last = packet;
     handle->last = &packet->next;
+    show(handle);
     pthread_cond_broadcast(&handle->changed);
     pthread_mutex_unlock(&handle->lock);
 }
@@ -235,6 +255,7 @@ static int
 leave(struct wd_handle *handle, int ret)
 {
     handle->inside--;
+    show(handle);
     pthread_mutex_unlock(&handle->lock);
     return ret;
 }
@@ -251,6 +272,7 @@ int
 wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct wd_error *err)
 {
     int error = injected(EM_OPEN, err);
+    pthread_condattr_t attr;
     struct wd_handle *handle;
 
     if (error)
@@ -260,9 +282,13 @@ wd_engine_open(const struct wd_open *open, struct wd_handle **ret_handle, struct
     handle->alive = ALIVE;
     handle->open = *open;
     handle->open.object = handle->object = strdup(open->object);
+    handle->pollable = -1;
     handle->descriptor = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 3);
     pthread_mutex_init(&handle->lock, NULL);
-    pthread_cond_init(&handle->changed, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&handle->changed, &attr);
+    pthread_condattr_destroy(&attr);
     handle->last = &handle->first;
     handle->params[WINDIVERT_PARAM_QUEUE_LENGTH] = WINDIVERT_PARAM_QUEUE_LENGTH_DEFAULT;
     handle->params[WINDIVERT_PARAM_QUEUE_TIME] = WINDIVERT_PARAM_QUEUE_TIME_DEFAULT;
@@ -388,14 +414,32 @@ wd_engine_explain(const struct wd_open *open, bool programs, char **ret_text, st
 
 /* ---- receive ------------------------------------------------------------- */
 
-static void
-wait_for_packet(struct wd_handle *handle)
+static bool
+is_over(int64_t deadline)
 {
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return deadline && deadline <= (int64_t)now.tv_sec * 10000000 + now.tv_nsec / 100;
+}
+
+/* False: the deadline has passed. */
+static bool
+wait_for_packet(struct wd_handle *handle, int64_t deadline)
+{
+    const struct timespec end = {.tv_sec = deadline / 10000000, .tv_nsec = deadline % 10000000 * 100};
+    bool late = false;
+
     handle->blocked++;
     pthread_cond_broadcast(&handle->changed); /* for em_wait_blocked */
-    while (!handle->first && !handle->recv_down && !handle->aborted)
-        pthread_cond_wait(&handle->changed, &handle->lock);
+    while (!handle->first && !handle->recv_down && !handle->aborted && !(late = is_over(deadline))) {
+        if (deadline)
+            pthread_cond_timedwait(&handle->changed, &handle->lock, &end);
+        else
+            pthread_cond_wait(&handle->changed, &handle->lock);
+    }
     handle->blocked--;
+    return !late;
 }
 
 static void
@@ -448,13 +492,25 @@ wd_engine_recv(struct wd_handle *handle, struct wd_recv *io, struct wd_error *er
     io->ret_len = io->ret_count = 0xdead;
     enter(handle);
     demand(!(handle->open.flags & (WINDIVERT_FLAG_DROP | WINDIVERT_FLAG_SEND_ONLY)), "recv: not with these flags");
-    if (!ret)
-        wait_for_packet(handle);
+    if (!ret && !wait_for_packet(handle, io->deadline))
+        ret = -ETIMEDOUT;
     if (!ret && handle->aborted)
         ret = -ECANCELED;
     if (!ret)
         ret = handle->first ? take_packets(handle, io) : -ENODATA;
     return leave(handle, ret);
+}
+
+int
+wd_engine_get_fd(struct wd_handle *handle, int *ret_fd, struct wd_error *err)
+{
+    int error = injected(EM_GET_FD, err);
+
+    enter(handle);
+    if (!error && handle->pollable < 0)
+        handle->pollable = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    *ret_fd = error ? -77 : handle->pollable;
+    return leave(handle, error);
 }
 
 /* ---- send ---------------------------------------------------------------- */
@@ -554,6 +610,8 @@ wd_engine_destroy(struct wd_handle *handle)
     while (handle->first)
         pop(handle);
     close(handle->descriptor);
+    if (handle->pollable >= 0)
+        close(handle->pollable);
     pthread_cond_destroy(&handle->changed);
     pthread_mutex_destroy(&handle->lock);
     free(handle->object);
@@ -567,6 +625,8 @@ wd_engine_forget(struct wd_handle *handle)
 {
     demand(handle && handle->alive == ALIVE, "forgets a handle that is not alive");
     close(handle->descriptor);
+    if (handle->pollable >= 0)
+        close(handle->pollable);
     handle->alive = 0;
     forgotten++;
 }

@@ -24,6 +24,7 @@ enum em_call {
     EM_GET_EXT,
     EM_SET_FILTER,
     EM_SKIP_FLOW,
+    EM_GET_FD,
     EM_CALLS
 };
 

@@ -12,9 +12,9 @@ static const struct {
     int error;
     DWORD code;
 } documented[] = {
-    {EACCES, 5},     {EPERM, 5},       {ENOENT, 1060},   {EINVAL, 87},        {EOPNOTSUPP, 50},     {EMSGSIZE, 122},
-    {ENODATA, 232},  {ESHUTDOWN, 232}, {ECANCELED, 995}, {ENETUNREACH, 1231}, {EHOSTUNREACH, 1232}, {ENOMEM, 8},
-    {ENOBUFS, 1450}, {EMFILE, 1450},   {ENFILE, 1450},   {ENOSPC, 1450},
+    {EACCES, 5},    {EPERM, 5},       {ENOENT, 1060},   {EINVAL, 87},     {EOPNOTSUPP, 50},    {EMSGSIZE, 122},
+    {ENODATA, 232}, {ESHUTDOWN, 232}, {ETIMEDOUT, 258}, {ECANCELED, 995}, {ENETUNREACH, 1231}, {EHOSTUNREACH, 1232},
+    {ENOMEM, 8},    {ENOBUFS, 1450},  {EMFILE, 1450},   {ENFILE, 1450},   {ENOSPC, 1450},
 };
 
 static DWORD

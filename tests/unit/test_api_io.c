@@ -5,11 +5,10 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include <windows.h>
+
 #define PATTERN 0xa5
 #define BATCH WINDIVERT_BATCH_MAX
-
-/* Something the library never looks into. */
-#define SOME_OVERLAPPED ((LPOVERLAPPED)(uintptr_t)64)
 
 static int
 reset(void **state)
@@ -123,12 +122,13 @@ test_recv(void **state)
     assert_works(WinDivertClose(handle));
 }
 
-/* Every pointer of RecvEx NULL or not: all but the overlapped one may be. */
+/* Every pointer of RecvEx NULL or not; with an OVERLAPPED the same comes, but for the length, which is there. */
 static void
 test_recv_null(void **state)
 {
     HANDLE handle = open_handle(WINDIVERT_LAYER_NETWORK, 0);
     struct wd_handle *engine = em_last();
+    OVERLAPPED ov = {0};
     struct outputs out;
 
     (void)state;
@@ -142,21 +142,21 @@ test_recv_null(void **state)
         SetLastError(UNTOUCHED);
         assert_int_equal(WinDivertRecvEx(handle, packet ? out.packet : NULL, sizeof(out.packet),
                                          recv_len ? &out.recv_len : NULL, 0, addr ? out.addr : NULL,
-                                         addr_len ? &out.addr_len : NULL, overlapped ? SOME_OVERLAPPED : NULL),
+                                         addr_len ? &out.addr_len : NULL, overlapped ? &ov : NULL),
                          !overlapped);
-        assert_int_equal(GetLastError(), overlapped ? 50 : UNTOUCHED);
-        assert_int_equal(em_queued(engine), overlapped ? 2 : 2 - count);
+        assert_int_equal(GetLastError(), overlapped ? 997 : UNTOUCHED);
+        assert_int_equal(em_queued(engine), 2 - count);
         if (overlapped)
-            assert_filled(&out);
-        if (!overlapped && packet)
+            assert_int_equal(ov.InternalHigh, !packet ? 0 : count == 2 ? 300 : 100);
+        if (packet)
             assert_packet(out.packet, 100, 100, 1);
-        if (!overlapped && packet && count == 2)
+        if (packet && count == 2)
             assert_packet(out.packet + 100, 200, 200, 2);
         if (!overlapped && recv_len)
             assert_int_equal(out.recv_len, !packet ? 0 : count == 2 ? 300 : 100);
-        if (!overlapped && addr)
+        if (addr)
             assert_address(&out.addr[count - 1], (uint8_t)count);
-        if (!overlapped && addr_len)
+        if (addr_len)
             assert_int_equal(out.addr_len, 2 * ADDRESS_SIZE);
         while (em_queued(engine))
             assert_works(WinDivertRecv(handle, NULL, 0, NULL, NULL));
@@ -441,20 +441,23 @@ test_send_null(void **state)
     HANDLE handle = open_handle(WINDIVERT_LAYER_NETWORK, 0);
     WINDIVERT_ADDRESS addr = make_address(5);
     uint8_t packet[40];
+    OVERLAPPED ov = {0};
 
     (void)state;
     make_ipv4(packet, sizeof(packet), 5);
     for (unsigned mask = 0; mask < 16; mask++) {
-        DWORD code = !(mask & 1) || !(mask & 4) ? 87 : mask & 8 ? 50 : UNTOUCHED;
+        DWORD code = !(mask & 1) || !(mask & 4) ? 87 : mask & 8 ? 997 : UNTOUCHED;
         UINT len = UNTOUCHED;
 
         em_reset();
         SetLastError(UNTOUCHED);
         assert_int_equal(WinDivertSendEx(handle, mask & 1 ? packet : NULL, sizeof(packet), mask & 2 ? &len : NULL, 0,
-                                         mask & 4 ? &addr : NULL, sizeof(addr), mask & 8 ? SOME_OVERLAPPED : NULL),
+                                         mask & 4 ? &addr : NULL, sizeof(addr), mask & 8 ? &ov : NULL),
                          code == UNTOUCHED);
         assert_int_equal(GetLastError(), code);
-        assert_int_equal(em_sent_count(), code == UNTOUCHED);
+        assert_int_equal(em_sent_count(), code != 87);
+        if (code == 997)
+            assert_int_equal(ov.InternalHigh, sizeof(packet));
         assert_int_equal(len, code == UNTOUCHED && (mask & 2) ? sizeof(packet) : UNTOUCHED);
         if (mask & 8)
             continue;
