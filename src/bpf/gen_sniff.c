@@ -27,7 +27,7 @@ gen_lengths(struct wd_gen *g)
 
     wd_gen_load_skb(g, R7, SKB_LEN);
     wd_asm_mov(a, R8, R7);
-    wd_asm_jump_if_imm(a, BPF_JEQ, R8, 0, g->reject);
+    wd_asm_jump_if_imm(a, BPF_JLT, R8, 1, g->reject); /* the verifier of Linux 6.1 learns nothing from "not 0" */
     wd_asm_jump_if_imm(a, BPF_JLE, R8, CAPTURE_MAX, fits);
     wd_asm_mov_imm(a, R8, CAPTURE_MAX);
     wd_asm_bind(a, fits);
@@ -159,8 +159,8 @@ wd_gen_sniff(struct wd_gen *g)
 
     if (!g->needs.time)
         wd_gen_time(g);
-    gen_take_place(g);
     gen_lengths(g);
+    gen_take_place(g);
     gen_reserve(g);
     wd_asm_jump_if_imm(a, BPF_JEQ, R0, 0, full);
     wd_asm_mov(a, R9, R0);

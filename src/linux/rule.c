@@ -282,6 +282,19 @@ add_queue(struct builder *b, const struct wd_rule *rule)
 }
 
 static void
+add_nft_queue(struct builder *b, const struct wd_rule *rule)
+{
+    struct nftnl_expr *queue = nftnl_expr_alloc("queue");
+
+    if (queue) {
+        nftnl_expr_set_u16(queue, NFTNL_EXPR_QUEUE_NUM, rule->queue);
+        nftnl_expr_set_u16(queue, NFTNL_EXPR_QUEUE_TOTAL, 1);
+        nftnl_expr_set_u16(queue, NFTNL_EXPR_QUEUE_FLAGS, NFT_QUEUE_FLAG_BYPASS);
+    }
+    add_expr(b, queue);
+}
+
+static void
 add_drop(struct builder *b)
 {
     struct nftnl_expr *expr = nftnl_expr_alloc("immediate");
@@ -315,7 +328,7 @@ end(struct builder *b)
 }
 
 struct nftnl_rule *
-wd_rule_build(const struct wd_rule *rule, const char *table, const char *chain)
+wd_rule_build(const struct wd_rule *rule, enum wd_queue_by by, const char *table, const char *chain)
 {
     struct builder b = begin(table, chain);
 
@@ -326,7 +339,9 @@ wd_rule_build(const struct wd_rule *rule, const char *table, const char *chain)
         add_tag_local(&b);
     if (rule->prog_fd >= 0)
         add_program(&b, rule->prog_fd);
-    if (rule->action == WD_RULE_QUEUE)
+    if (rule->action == WD_RULE_QUEUE && by == WD_QUEUE_BY_NFT)
+        add_nft_queue(&b, rule);
+    else if (rule->action == WD_RULE_QUEUE)
         add_queue(&b, rule);
     else if (rule->action == WD_RULE_DROP)
         add_drop(&b);

@@ -33,10 +33,21 @@ struct wd_rule {
     uint16_t queue; /* QUEUE: first queue number */
 };
 
+/*
+ * How a rule queues: kernels have both, or only one of them.  Both pass
+ * packets when nobody listens.
+ */
+enum wd_queue_by {
+    WD_QUEUE_BY_XTABLES, /* the target NFQUEUE (nft_compat, xt_NFQUEUE) */
+    WD_QUEUE_BY_NFT,     /* the expression queue (nft_queue) */
+    WD_QUEUE_BYS
+};
+
 struct nftnl_rule;
 
 /* For libnftnl, to be freed with nftnl_rule_free; NULL: no memory. */
-struct nftnl_rule *wd_rule_build(const struct wd_rule *rule, const char *table, const char *chain);
+struct nftnl_rule *wd_rule_build(const struct wd_rule *rule, enum wd_queue_by by, const char *table,
+                                 const char *chain);
 
 /*
  * A rule, for a chain at no hook, that is there for what the kernel turns on

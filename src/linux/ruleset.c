@@ -55,6 +55,7 @@ struct wd_ruleset {
     int inbound_fd; /* link of the program for inbound injection; -1: not needed yet */
     unsigned int chain_count;
     bool reassembles; /* IPv6 */
+    enum wd_queue_by queue_by;
     char table[32];
     struct wd_chain *chains;
     struct wd_link *links;
@@ -634,7 +635,7 @@ put_hook(struct batch *batch, enum wd_hook hook, int16_t priority, const struct 
     }
     for (size_t i = 0; i < count && !batch->error; i++)
         if (rule[i].hook == hook)
-            put_rule(batch, wd_rule_build(&rule[i], batch->rules->table, (*chain)->name));
+            put_rule(batch, wd_rule_build(&rule[i], batch->rules->queue_by, batch->rules->table, (*chain)->name));
 }
 
 static void
@@ -747,6 +748,22 @@ undo_links(const int prog_fd[WD_HOOKS], const struct wd_places *places)
             wd_link_undo(places->link[hook]);
 }
 
+/* A kernel that lacks the target NFQUEUE may have the expression. */
+static int
+install_somehow(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
+                struct wd_places *places)
+{
+    int error = install_rules(rules, priority, rule, count, places);
+
+    if (error != -ENOENT || rules->queue_by != WD_QUEUE_BY_XTABLES)
+        return error;
+    rules->queue_by = WD_QUEUE_BY_NFT;
+    error = install_rules(rules, priority, rule, count, places);
+    if (error)
+        rules->queue_by = WD_QUEUE_BY_XTABLES;
+    return error;
+}
+
 int
 wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_rule *rule, size_t count,
                    const int prog_fd[WD_HOOKS], struct wd_places *places, struct wd_error *err)
@@ -759,12 +776,12 @@ wd_ruleset_install(struct wd_ruleset *rules, int16_t priority, const struct wd_r
     if (!error)
         error = replace_links(prog_fd, places, err);
     if (!error) {
-        error = install_rules(rules, priority, rule, count, &next);
+        error = install_somehow(rules, priority, rule, count, &next);
         if (error)
             undo_links(prog_fd, places);
         if (error)
             wd_error_set(err, error,
-                         "the kernel needs nft_compat, xt_bpf and xt_NFQUEUE: modprobe them, or see the README",
+                         "the kernel needs nft_compat, xt_bpf, and xt_NFQUEUE or nft_queue: modprobe them",
                          "install nftables rules: %s", strerror(-error));
     }
     for (size_t hook = 0; hook < WD_HOOKS; hook++)
