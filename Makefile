@@ -4,13 +4,14 @@
 #   make BUILD=dir ...     another build directory
 #   make fuzz SECONDS=n    how long to fuzz, all targets together
 #   make test TEST=name    only the stages named (see tests/run --help)
+#   make test-kernels KERNELS=6.1,6.12 TESTS='divert* sniff*'    on Debian's kernels, under qemu
 
 BUILD   ?= build
 SECONDS ?= 60
 PREFIX  ?= /usr/local
 
 .DEFAULT_GOAL := all
-.PHONY: all help demo test bench check-style fuzz install clean
+.PHONY: all help demo test test-kernels bench check-style fuzz install clean
 
 all:
 	@scripts/deps.sh build
@@ -18,7 +19,7 @@ all:
 
 help:
 	@sed -n 's/^#   //p' Makefile
-	@echo 'targets: all demo test bench check-style fuzz install clean'
+	@echo 'targets: all demo test test-kernels bench check-style fuzz install clean'
 
 demo:
 	@scripts/deps.sh build demo
@@ -28,6 +29,11 @@ demo:
 test:
 	@scripts/deps.sh build test demo
 	@tests/run --build '$(BUILD)' $(TEST)
+
+test-kernels:
+	@scripts/deps.sh build test kernels
+	@scripts/build.sh '$(BUILD)' --prefix='$(PREFIX)'
+	@scripts/test-kernels --build '$(BUILD)' $(if $(KERNELS),--kernels $(KERNELS)) $(foreach t,$(TESTS),'$(t)')
 
 bench:
 	@scripts/deps.sh build bench

@@ -3,7 +3,7 @@
 # Finds out which programs and libraries are missing, and installs them on
 # Debian and Ubuntu.
 #
-#   scripts/deps.sh SET...         sets: build test demo style bench fuzz
+#   scripts/deps.sh SET...         sets: build test demo style bench kernels fuzz
 #   scripts/deps.sh --list SET...  only name the packages that are missing
 #
 # OPENDIVERT_DEPS=no: never install, only say what is missing.
@@ -43,6 +43,10 @@ bench cmd:ip                     iproute2
 bench cmd:nft                    nftables
 bench pc:libpcap                 libpcap-dev
 bench pc:libnetfilter_queue      libnetfilter-queue-dev
+kernels cmd:qemu-system-x86_64   qemu-system-x86
+kernels cmd:busybox              busybox-static
+kernels cmd:cpio                 cpio
+kernels cmd:depmod               kmod
 fuzz  cmd:clang                  clang
 fuzz  fuzzer:clang               libclang-rt-dev
 '

@@ -233,7 +233,7 @@ explain_send(int error, struct wd_error *err)
         return wd_error_set(err, error, "send one whole IPv4 or IPv6 packet per address, its length field true",
                             "send: malformed packet");
     case -EOPNOTSUPP:
-        return wd_error_set(err, error, "inbound injection needs tcx (Linux 6.6)",
+        return wd_error_set(err, error, "the kernel has to allow BPF programs of type SCHED_CLS",
                             "send: new packets cannot be injected inbound on this system");
     case -ENODEV:
         return wd_error_set(err, -EINVAL, "inbound packets and link-local destinations need pAddr->Network.IfIdx",
