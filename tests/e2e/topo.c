@@ -18,6 +18,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 static _Noreturn void
@@ -230,6 +231,16 @@ e2e_add_link(void)
                    E2E_W_INDEX));
     e2e_configure_link("a", "wa", true);
     e2e_configure_link("b", "wb", false);
+}
+
+bool
+e2e_kernel_since(unsigned major, unsigned minor)
+{
+    unsigned here[2] = {0};
+    struct utsname name;
+
+    CHECK(uname(&name) == 0 && sscanf(name.release, "%u.%u", &here[0], &here[1]) == 2, "which kernel?");
+    return here[0] > major || (here[0] == major && here[1] >= minor);
 }
 
 void
