@@ -60,6 +60,7 @@ extern const struct e2e_test e2e_rules_tests[];
 extern const struct e2e_test e2e_beside_tests[];
 extern const struct e2e_test e2e_segments_tests[];
 extern const struct e2e_test e2e_shift_tests[];
+extern const struct e2e_test e2e_soak_tests[];
 extern const struct e2e_test e2e_account_tests[];
 extern const struct e2e_test e2e_icmp_tests[];
 extern const struct e2e_test e2e_tags_tests[];
