@@ -316,6 +316,7 @@ open_inbound(void *arg)
     struct wd_inject *inject = arg;
     int error = wd_tier_has(WD_FEATURE_TCX) ? wd_ruleset_enable_inbound(inject->rules) : -EOPNOTSUPP;
 
+    inject->no_tcx = error && error != -ENOMEM && error != -EMFILE && error != -ENFILE;
     return error ? error : wd_inbound_socket(inject->priority, &inject->fd_in, NULL);
 }
 
@@ -339,8 +340,9 @@ run(void *arg)
 {
     const struct inbound *in = arg;
 
-    return wd_inbound_run(in->inject->fd_run, socket_of(in->inject, in->packet), in->inject->priority, in->packet,
-                          in->pieces, in->ifindex);
+    int any_fd = in->inject->fd4 >= 0 ? in->inject->fd4 : in->inject->fd6;
+
+    return wd_inbound_run(in->inject->fd_run, any_fd, in->inject->priority, in->packet, in->pieces, in->ifindex);
 }
 
 static int
@@ -359,8 +361,9 @@ inject_by_run(struct wd_inject *inject, const struct wd_packet *packet, uint32_t
     struct inbound in = {.inject = inject, .ifindex = ifindex};
     int error;
 
-    if (inject->fd_run < 0 && wd_inbound_load(&inject->fd_run, NULL) < 0)
-        return -EOPNOTSUPP;
+    error = inject->fd_run < 0 ? wd_inbound_load(&inject->fd_run, NULL) : 0;
+    if (error)
+        return error == -ENOMEM ? error : -EOPNOTSUPP;
     if (packet->ip_len <= WD_INBOUND_RUN_MAX)
         return run_piece(&in, packet);
     in.pieces = true;
@@ -376,7 +379,7 @@ wd_inject_inbound(struct wd_inject *inject, const struct wd_packet *packet, uint
 
     if (ifindex == LOOPBACK_IFINDEX)
         return wd_inject_outbound(inject, packet, ifindex);
-    if (inject->fd_in < 0 && (inject->fd_run >= 0 || wd_ruleset_inside(inject->rules, open_inbound, inject) < 0))
+    if (inject->fd_in < 0 && (inject->no_tcx || wd_ruleset_inside(inject->rules, open_inbound, inject) < 0))
         return inject_by_run(inject, packet, ifindex);
     error = packet->ip_len > FRAME_MAX ? cut(packet, FRAME_MAX, send_piece, &in) : send_piece(&in, packet);
     return error == -ENOLINK ? inject_by_run(inject, packet, ifindex) : error;

@@ -14,6 +14,7 @@
 struct wd_inject {
     int fd4, fd6;     /* raw sockets; -1 where the family is not available */
     int fd_in;        /* packet socket of inbound.h, once it was needed (closing one takes a grace period) */
+    bool no_tcx;      /* known to be so */
     int fd_run;       /* instead: the program of inbound.h that is run for each packet */
     int fd_ct;        /* ctnetlink, once it was needed */
     int16_t priority; /* of the handle */

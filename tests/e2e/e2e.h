@@ -129,8 +129,8 @@ _Noreturn void e2e_skip(const char *fmt, ...) __attribute__((format(printf, 1, 2
 
 int64_t e2e_now_us(void);
 void e2e_nap_us(unsigned us);
-bool e2e_kernel_since(unsigned major, unsigned minor);
-void *e2e_shared(size_t size); /* zeroed memory that forked processes share */
+bool e2e_kernel_since(unsigned major, unsigned minor); /* or the tier */
+void *e2e_shared(size_t size);                         /* zeroed memory that forked processes share */
 
 /* ---- namespaces and processes (topo.c) --------------------------------- */
 

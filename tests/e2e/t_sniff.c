@@ -371,7 +371,7 @@ static void
 sniff_new_interface(void)
 {
     HANDLE h = e2e_open("outbound and udp.DstPort == 5001", 0, WINDIVERT_FLAG_SNIFF);
-    bool by_rules = getenv("WINDIVERT_TIER") || !e2e_kernel_since(6, 4);
+    bool by_rules = !e2e_kernel_since(6, 4);
     static uint8_t buf[E2E_PACKET_MAX];
     WINDIVERT_ADDRESS addr;
     int tx;

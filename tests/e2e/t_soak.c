@@ -175,6 +175,7 @@ soak_all(void)
     last_kb = resident_kb();
     printf("     %u opens, %u kills, %u swaps, %u streams, %u datagrams; %ld, then %ld kB\n", soak->opens,
            soak->kills, soak->swaps, soak->streams, soak->datagrams, first_kb, last_kb);
+    fflush(stdout);
     CHECK(descriptors() <= first_fds + 2, "%u descriptors, then %u", first_fds, descriptors());
     CHECK(last_kb < first_kb + 16384, "%ld kB, then %ld", first_kb, last_kb);
     CHECK(e2e_stats(p.handle).NotReturned == 0, "%llu not returned in time",
