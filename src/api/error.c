@@ -151,3 +151,13 @@ WinDivertExtGetLastErrorRemedy(void)
 {
     return last.code == last.text_code ? last.error.remedy : "";
 }
+
+BOOL
+wd_api_result(int error, const struct wd_error *err)
+{
+    if (error)
+        return wd_api_fail_errno(error, err);
+    if (err->text[0])
+        wd_api_note(err);
+    return TRUE;
+}

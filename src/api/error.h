@@ -28,6 +28,8 @@ BOOL wd_api_fail_errno(int error, const struct wd_error *err);
  * calling thread, with the code NO_ERROR.
  */
 void wd_api_note(const struct wd_error *err);
+/* The result of a call of the engine: fails, or notes what there is to be known. */
+BOOL wd_api_result(int error, const struct wd_error *err);
 
 /* Fails with a code alone; the text is that of the code. */
 BOOL wd_api_fail_code(DWORD code);

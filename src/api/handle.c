@@ -265,11 +265,7 @@ wd_handle_open(const struct wd_open *open, HANDLE *ret_handle)
     if (!slot)
         return wd_api_fail(ERROR_NO_SYSTEM_RESOURCES, "close handles that are not needed",
                            "the process has %u handles open, which is the limit", (unsigned)SLOTS - 1);
-    if (ret)
-        return wd_api_fail_errno(ret, &err);
-    if (err.text[0])
-        wd_api_note(&err);
-    return TRUE;
+    return wd_api_result(ret, &err);
 }
 
 BOOL

@@ -115,11 +115,7 @@ set_filter(const struct wd_use *use, struct wd_arena *arena, const char *filter)
     wd_handle_hold_fork(); /* programs are loaded */
     ret = wd_engine_set_filter(use->engine, object, &err);
     wd_handle_release_fork();
-    if (ret)
-        return wd_api_fail_errno(ret, &err);
-    if (err.text[0])
-        wd_api_note(&err);
-    return TRUE;
+    return wd_api_result(ret, &err);
 }
 
 BOOL

@@ -16,27 +16,10 @@
 #include "core/packet.h"
 #include "windivert.h"
 
-#define PRESENT "/proc/sys/net/netfilter/nf_conntrack_max"
-
 /* Addresses and ports of one direction, in network order; IPv4 in the first 4 bytes. */
 struct tuple {
     uint8_t src[16], dst[16], sport[2], dport[2];
 };
-
-int
-wd_nat_open(int *ret_fd)
-{
-    int fd;
-
-    /* To ask would load the module, which nobody needs who has not. */
-    if (access(PRESENT, F_OK) < 0)
-        return -ENOENT;
-    fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
-    if (fd < 0)
-        return -errno;
-    *ret_fd = fd;
-    return 0;
-}
 
 /* ---- Packets ------------------------------------------------------------------ */
 

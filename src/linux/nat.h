@@ -16,14 +16,12 @@
 
 #include <stddef.h>
 
-/* A socket to ask by, of the calling thread's network namespace.  -ENOENT: nothing is tracked on this machine. */
-int wd_nat_open(int *ret_fd);
-
 /*
  * Gives an inbound or forwarded TCP or UDP packet the destination back with
  * which it arrived; leaves it as it is where conntrack knows no such
  * connection (its first packet is not known before it was let through), or both its
- * addresses are translated.  Checksums that are right stay so, wrong ones wrong.
+ * addresses are translated.  Checksums that are right stay so, wrong ones wrong.  fd: of
+ * wd_conntrack_open.
  */
 void wd_nat_undo(int fd, void *packet, size_t len);
 

@@ -128,7 +128,7 @@ open_nat(void *arg)
 {
     struct wd_queue *queue = arg;
 
-    return wd_nat_open(&queue->nat_fd);
+    return wd_conntrack_open(&queue->nat_fd);
 }
 
 /* What arrives again meets the user's prerouting again. */

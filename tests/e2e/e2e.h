@@ -230,6 +230,8 @@ struct e2e_pump {
 };
 /* Sends count datagrams and receives each of them exactly once with its content; fails otherwise. */
 void e2e_udp_pump(struct e2e_pump *p);
+/* n datagrams from one namespace to another, each of which arrives. */
+void e2e_udp_exchange(const char *from, const char *to, const char *ip, uint16_t port, uint32_t n);
 size_t e2e_size_64(uint32_t i);
 size_t e2e_size_mixed(uint32_t i);        /* 0..65507, mostly small, the extremes among them */
 size_t e2e_size_unfragmented(uint32_t i); /* 0..1400 */
@@ -279,9 +281,11 @@ struct e2e_passer {
 HANDLE e2e_open_at(WINDIVERT_LAYER layer, const char *filter, INT16 priority,
                    UINT64 flags);                                  /* fails the test when refused */
 HANDLE e2e_open(const char *filter, INT16 priority, UINT64 flags); /* at NETWORK */
-void e2e_pass_loop(struct e2e_passer *p);                          /* in the calling thread, until receiving ends */
-void e2e_pass_start(struct e2e_passer *p);                         /* in a thread */
-void e2e_pass_stop(struct e2e_passer *p);                          /* Shutdown(RECV), join, Close */
+/* For edit: every byte of the payload inverted, the checksums left to the library. */
+bool e2e_invert(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr);
+void e2e_pass_loop(struct e2e_passer *p);  /* in the calling thread, until receiving ends */
+void e2e_pass_start(struct e2e_passer *p); /* in a thread */
+void e2e_pass_stop(struct e2e_passer *p);  /* Shutdown(RECV), join, Close */
 WINDIVERT_EXT_STATS e2e_stats(HANDLE handle);
 /* Recv that has to succeed and to give one whole packet (buf: E2E_PACKET_MAX or as large as it must be), soon. */
 UINT e2e_recv_packet_at(const char *file, int line, HANDLE handle, uint8_t *buf, WINDIVERT_ADDRESS *addr);

@@ -192,3 +192,16 @@ e2e_send_packet(HANDLE handle, const uint8_t *buf, UINT len, const WINDIVERT_ADD
     CHECK_API(WinDivertSend(handle, buf, len, &sent, addr));
     CHECK(sent == len, "sent %u bytes of %u", sent, len);
 }
+
+bool
+e2e_invert(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
+{
+    struct e2e_view v;
+
+    (void)p;
+    CHECK(e2e_view(packet, *len, &v), "no packet");
+    for (unsigned i = v.payload; i < *len; i++)
+        packet[i] ^= 0xFF;
+    addr->TCPChecksum = addr->UDPChecksum = 0;
+    return true;
+}

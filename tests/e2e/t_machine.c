@@ -254,18 +254,6 @@ look_at(struct e2e_passer *p, struct seen *s, const char *filter, INT16 priority
     e2e_pass_start(p);
 }
 
-static void
-exchange(const char *from, const char *to, const char *ip, uint32_t n)
-{
-    struct e2e_pump pump = {.count = n};
-
-    pump.rx = e2e_udp_receiver(to, ip, PORT);
-    pump.tx = e2e_udp_sender(from, ip, PORT, 0);
-    e2e_udp_pump(&pump);
-    close(pump.rx);
-    close(pump.tx);
-}
-
 /* `divert` and `sniff` have each seen `want` packets, no more. */
 static void
 expect_seen(const struct seen *diverted, const struct seen *sniffed, uint64_t want)
@@ -304,17 +292,17 @@ later_interface(int above)
     }
     for (unsigned round = 0; round < 3; round++) {
         e2e_add_link();
-        exchange("a", "b", E2E_W_B4, 500);
-        exchange("b", "a", E2E_W_A6, 500);
+        e2e_udp_exchange("a", "b", E2E_W_B4, PORT, 500);
+        e2e_udp_exchange("b", "a", E2E_W_A6, PORT, 500);
         want += 500;
         for (unsigned i = 0; i < FILTERS; i++) /* the third takes IPv4 only */
             expect_seen(&diverted[i], &sniffed[i], i == 2 ? round * 1000 + 500 : want);
         run("a", "ip link set wa down; ip link set wa name eth7; "
                  "ip link set eth7 up; ip addr add fd90::1/64 dev eth7 nodad");
-        exchange("a", "b", E2E_W_B4, 500);
-        exchange("a", "b", E2E_W_B6, 500);
-        exchange("b", "a", E2E_W_A4, 500);
-        exchange("b", "a", E2E_W_A6, 500);
+        e2e_udp_exchange("a", "b", E2E_W_B4, PORT, 500);
+        e2e_udp_exchange("a", "b", E2E_W_B6, PORT, 500);
+        e2e_udp_exchange("b", "a", E2E_W_A4, PORT, 500);
+        e2e_udp_exchange("b", "a", E2E_W_A6, PORT, 500);
         want += 1000;
         run("a", "ip link del eth7");
     }

@@ -125,18 +125,6 @@ new_guest(void (*fn)(struct guest *g), enum run_dir dir, INT16 priority)
 }
 
 static void
-send_all(const char *from, const char *to, const char *ip, uint32_t n)
-{
-    struct e2e_pump pump = {.count = n};
-
-    pump.rx = e2e_udp_receiver(to, ip, PORT);
-    pump.tx = e2e_udp_sender(from, ip, PORT, 0);
-    e2e_udp_pump(&pump);
-    close(pump.rx);
-    close(pump.tx);
-}
-
-static void
 expect_counts(const char *who, const struct guest *g, uint64_t in, uint64_t out)
 {
     CHECK(g->in == in && g->out == out, "%s: %llu inbound, %llu outbound, expected %llu, %llu", who,
@@ -156,15 +144,15 @@ container(enum run_dir dir)
     WAIT_UNTIL(inside->ready, 5000, "the container did not start");
     p.handle = e2e_open("udp", 0, 0);
     e2e_pass_start(&p);
-    send_all("a", "k", K_K4, COUNT);
-    send_all("a", "k", K_K6, COUNT);
-    send_all("k", "a", K_A4, COUNT);
-    send_all("k", "k", "127.0.0.1", COUNT);
-    send_all("a", "a", "127.0.0.1", COUNT);
-    send_all("a", "b", E2E_B4, COUNT);
+    e2e_udp_exchange("a", "k", K_K4, PORT, COUNT);
+    e2e_udp_exchange("a", "k", K_K6, PORT, COUNT);
+    e2e_udp_exchange("k", "a", K_A4, PORT, COUNT);
+    e2e_udp_exchange("k", "k", "127.0.0.1", PORT, COUNT);
+    e2e_udp_exchange("a", "a", "127.0.0.1", PORT, COUNT);
+    e2e_udp_exchange("a", "b", E2E_B4, PORT, COUNT);
     inside->stop = true;
     e2e_join(pid);
-    send_all("k", "a", K_A6, COUNT);
+    e2e_udp_exchange("k", "a", K_A6, PORT, COUNT);
     e2e_pass_stop(&p);
     expect_counts("inside", inside, 2 * COUNT, 2 * COUNT);
     expect_counts("outside", &outside, 2 * COUNT, 4 * COUNT);
@@ -203,8 +191,8 @@ netns_same_pid(void)
         WAIT_UNTIL(g[i]->ready, 5000, "the container did not start");
     }
     CHECK(e2e_table_count("k") == 3 && e2e_queue_count("k") >= 3, "%u tables", e2e_table_count("k"));
-    send_all("a", "k", K_K4, COUNT);
-    send_all("k", "a", K_A6, COUNT);
+    e2e_udp_exchange("a", "k", K_K4, PORT, COUNT);
+    e2e_udp_exchange("k", "a", K_A6, PORT, COUNT);
     for (unsigned i = 0; i < 3; i++) {
         expect_counts("one of three", g[i], COUNT, COUNT);
         g[i]->stop = true;
@@ -273,14 +261,14 @@ netns_container_killed(void)
     add_container();
     pid = e2e_spawn("k", start_guest, g);
     WAIT_UNTIL(g->ready, 5000, "the container did not start");
-    send_all("a", "k", K_K4, COUNT);
+    e2e_udp_exchange("a", "k", K_K4, PORT, COUNT);
     expect_counts("inside", g, COUNT, 0);
     e2e_kill9(pid); /* takes process 1 with it */
     WAIT_UNTIL(e2e_queue_count("k") == 0, 5000, "a queue is left");
     rules = e2e_shell("k", "nft list ruleset");
     CHECK(!*rules, "rules are left: %.200s", rules);
     free(rules);
-    send_all("a", "k", K_K4, COUNT);
+    e2e_udp_exchange("a", "k", K_K4, PORT, COUNT);
     expect_counts("inside", g, COUNT, 0);
     remove_container();
 }
@@ -307,7 +295,7 @@ netns_many(void)
     e2e_enter("a");
     for (unsigned i = 0; i < MANY; i++) {
         snprintf(ns, sizeof(ns), "m%u", i);
-        send_all(ns, ns, i % 2 ? "::1" : "127.0.0.1", 100 + i);
+        e2e_udp_exchange(ns, ns, i % 2 ? "::1" : "127.0.0.1", PORT, 100 + i);
     }
     for (unsigned i = 0; i < MANY; i++) {
         e2e_pass_stop(&p[i]);
@@ -386,8 +374,8 @@ left(void (*leave)(void))
     e2e_pass_start(&sniff);
     CHECK_API(WinDivertSetParam(sniff.handle, WINDIVERT_PARAM_QUEUE_SIZE, WINDIVERT_PARAM_QUEUE_SIZE_MAX));
     CHECK_API(WinDivertSetParam(p.handle, WINDIVERT_PARAM_QUEUE_LENGTH, WINDIVERT_PARAM_QUEUE_LENGTH_MAX));
-    send_all("a", "b", E2E_W_B4, COUNT);
-    send_all("b", "a", E2E_A4, 100);
+    e2e_udp_exchange("a", "b", E2E_W_B4, PORT, COUNT);
+    e2e_udp_exchange("b", "a", E2E_A4, PORT, 100);
     addr.Outbound = 0;
     addr.Network.IfIdx = E2E_W_INDEX;
     e2e_send_packet(p.handle, packet, len, &addr);

@@ -188,19 +188,6 @@ segments_udp(void)
 }
 
 /* While bytes flow: none is lost or doubled, each is changed once. */
-static bool
-invert(struct e2e_passer *p, uint8_t *packet, UINT *len, WINDIVERT_ADDRESS *addr)
-{
-    struct e2e_view v;
-
-    (void)p;
-    CHECK(e2e_view(packet, *len, &v), "no packet");
-    for (unsigned i = v.payload; i < *len; i++)
-        packet[i] ^= 0xFF;
-    addr->TCPChecksum = 0;
-    return true;
-}
-
 struct switcher {
     HANDLE handle;
     _Atomic bool end;
@@ -229,7 +216,7 @@ segments_switched(void)
                               .streams = 2,
                               .bytes = 64 << 20,
                               .client_xor = 0xFF};
-    struct e2e_passer p = {.batch = 64, .edit = invert};
+    struct e2e_passer p = {.batch = 64, .edit = e2e_invert};
     struct switcher s = {0};
     pthread_t thread;
 

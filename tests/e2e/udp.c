@@ -281,3 +281,15 @@ e2e_udp_pump(struct e2e_pump *p)
     }
     free(s.seen);
 }
+
+void
+e2e_udp_exchange(const char *from, const char *to, const char *ip, uint16_t port, uint32_t n)
+{
+    struct e2e_pump pump = {.count = n};
+
+    pump.rx = e2e_udp_receiver(to, ip, port);
+    pump.tx = e2e_udp_sender(from, ip, port, 0);
+    e2e_udp_pump(&pump);
+    close(pump.rx);
+    close(pump.tx);
+}
