@@ -92,7 +92,7 @@ enum e2e_state { E2E_RUNNING, E2E_FAILED, E2E_SKIPPED };
 struct e2e_report {
     _Atomic int state;  /* the first process to leave RUNNING writes the reason */
     _Atomic int killed; /* a process was killed: its registered handles may stay until somebody looks */
-    char reason[480];
+    char reason[1200];
 };
 extern struct e2e_report *e2e_report; /* shared by all processes of a test */
 
@@ -287,6 +287,8 @@ void e2e_pass_loop(struct e2e_passer *p);  /* in the calling thread, until recei
 void e2e_pass_start(struct e2e_passer *p); /* in a thread */
 void e2e_pass_stop(struct e2e_passer *p);  /* Shutdown(RECV), join, Close */
 WINDIVERT_EXT_STATS e2e_stats(HANDLE handle);
+/* What a failure's reason ends with. */
+extern void (*e2e_tell_more)(char *buf, size_t size);
 /* Recv that has to succeed and to give one whole packet (buf: E2E_PACKET_MAX or as large as it must be), soon. */
 UINT e2e_recv_packet_at(const char *file, int line, HANDLE handle, uint8_t *buf, WINDIVERT_ADDRESS *addr);
 #define e2e_recv_packet(handle, buf, addr) e2e_recv_packet_at(__FILE__, __LINE__, handle, buf, addr)

@@ -4,12 +4,41 @@
 
 #include <sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define BATCH_BYTES (1u << 20)
 #define PATIENCE_S 5u
+
+#define OPENED_MAX 16
+
+static HANDLE opened[OPENED_MAX]; /* the last ones of this process */
+static _Atomic unsigned opened_count;
+
+/* What this process's handles dropped; empty: nothing. */
+static void
+tell_losses(char *buf, size_t size)
+{
+    size_t used = 0;
+
+    *buf = 0;
+    for (unsigned i = 0; i < OPENED_MAX && used < size; i++) {
+        WINDIVERT_EXT_STATS s = {.Size = sizeof(s)};
+
+        if (!opened[i] || !WinDivertExtGetStats(opened[i], &s))
+            continue;
+        if (s.NotReturned + s.DropLength + s.DropSize + s.DropTime + s.DropBuffer + s.DropFlushed + s.Recovered)
+            used += (size_t)snprintf(buf + used, size - used,
+                                     "; handle %u: not returned %llu, dropped: length %llu, size %llu, time %llu, "
+                                     "buffer %llu, flushed %llu; recovered %llu",
+                                     i, (unsigned long long)s.NotReturned, (unsigned long long)s.DropLength,
+                                     (unsigned long long)s.DropSize, (unsigned long long)s.DropTime,
+                                     (unsigned long long)s.DropBuffer, (unsigned long long)s.DropFlushed,
+                                     (unsigned long long)s.Recovered);
+    }
+}
 
 HANDLE
 e2e_open_at(WINDIVERT_LAYER layer, const char *filter, INT16 priority, UINT64 flags)
@@ -18,6 +47,8 @@ e2e_open_at(WINDIVERT_LAYER layer, const char *filter, INT16 priority, UINT64 fl
 
     CHECK(h != INVALID_HANDLE_VALUE, "WinDivertOpen(\"%s\", %d, %#llx): error %u: %s", filter, priority,
           (unsigned long long)flags, (unsigned)GetLastError(), WinDivertExtGetLastErrorText());
+    opened[opened_count++ % OPENED_MAX] = h;
+    e2e_tell_more = tell_losses;
     return h;
 }
 

@@ -10,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+void (*e2e_tell_more)(char *buf, size_t size);
 struct e2e_report *e2e_report;
 
 static _Noreturn void
@@ -32,14 +33,17 @@ finish(enum e2e_state state, const char *text)
 void
 e2e_fail_at(const char *file, int line, const char *fmt, ...)
 {
-    char text[400], full[480];
+    char text[400], losses[600], full[1200];
     const char *base = strrchr(file, '/');
     va_list ap;
 
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    snprintf(full, sizeof(full), "%s:%d: %s", base ? base + 1 : file, line, text);
+    losses[0] = 0;
+    if (e2e_tell_more)
+        e2e_tell_more(losses, sizeof(losses));
+    snprintf(full, sizeof(full), "%s:%d: %s%s", base ? base + 1 : file, line, text, losses);
     finish(E2E_FAILED, full);
 }
 
