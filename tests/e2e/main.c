@@ -24,8 +24,8 @@ static const struct e2e_test *const tables[] = {
     e2e_death_tests,    e2e_error_tests,    e2e_filter_tests,   e2e_checksum_tests, e2e_inject_tests,
     e2e_send_tests,     e2e_coexist_tests,  e2e_engine_tests,   e2e_forward_tests,  e2e_redirect_tests,
     e2e_fault_tests,    e2e_fragment_tests, e2e_segments_tests, e2e_shift_tests,    e2e_account_tests,
-    e2e_icmp_tests,     e2e_pieces_tests,   e2e_arrival_tests,  e2e_sums_tests,     e2e_refuse_tests,
-    e2e_tags_tests,     e2e_machine_tests,  e2e_netns_tests,    e2e_rules_tests,    e2e_beside_tests,
+    e2e_machine_tests,  e2e_icmp_tests,     e2e_pieces_tests,   e2e_arrival_tests,  e2e_sums_tests,
+    e2e_refuse_tests,   e2e_tags_tests,     e2e_netns_tests,    e2e_rules_tests,    e2e_beside_tests,
     e2e_swap_tests,     e2e_flow_tests,     e2e_waiting_tests,  e2e_soak_tests,
 };
 
