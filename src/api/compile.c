@@ -16,17 +16,23 @@ wd_api_check_layer(WINDIVERT_LAYER layer)
     return TRUE;
 }
 
-/* "filter, byte 12: Filter expression contains a bad token: frobnicate == 1": the start of the trouble, readable. */
+/*
+ * "filter, byte 12: Filter expression contains a bad token: frobnicate == 1":
+ * the start of the trouble, readable.  The text is for people: of a filter in
+ * the language beyond the original it says what is wrong there.
+ */
 static BOOL
-fail_filter(const char *filter, const struct wd_filter_error *error)
+fail_filter(struct wd_arena *arena, const char *filter, WINDIVERT_LAYER layer, struct wd_filter_error error)
 {
     char excerpt[EXCERPT + 1] = "";
-    size_t length = strlen(filter), from = error->pos < length ? error->pos : length, i;
+    size_t length = strlen(filter), from, i;
 
+    wd_filter_diagnose(arena, filter, layer, &error);
+    from = error.pos < length ? error.pos : length;
     for (i = 0; i < EXCERPT && filter[from + i]; i++)
         excerpt[i] = filter[from + i] >= ' ' && filter[from + i] <= '~' ? filter[from + i] : '?';
-    return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "filter, byte %u: %s: %s%s", error->pos,
-                       wd_filter_strerror(error->code), i ? excerpt : "(its end)", filter[from + i] ? "..." : "");
+    return wd_api_fail(ERROR_INVALID_PARAMETER, NULL, "filter, byte %u: %s: %s%s", error.pos,
+                       wd_filter_strerror(error.code), i ? excerpt : "(its end)", filter[from + i] ? "..." : "");
 }
 
 BOOL
@@ -37,7 +43,7 @@ wd_api_compile(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, 
 
     if (ret == -ENOMEM)
         return wd_api_fail_errno(ret, NULL);
-    return ret ? fail_filter(text, ret_error) : TRUE;
+    return ret ? fail_filter(arena, text, layer, *ret_error) : TRUE;
 }
 
 const char *

@@ -31,6 +31,17 @@ wd_filter_fail(struct wd_filter_error *error, enum wd_filter_code code, size_t p
     return code == WD_FILTER_NO_MEMORY ? -ENOMEM : -EINVAL;
 }
 
+void
+wd_filter_diagnose(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_filter_error *error)
+{
+    struct wd_filter_error found;
+    struct wd_node *tree;
+    size_t extended;
+
+    if (text[0] != '@' && wd_parse_extended(arena, text, layer, &tree, &extended, &found) == -EINVAL)
+        *error = found;
+}
+
 /* Text as written, or the folded tree of an object. */
 static int
 read_tree(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_node **ret_tree,

@@ -29,6 +29,14 @@ struct wd_filter_error {
 /* The texts of the manual ("No error", "Out of memory", ...); static. */
 const char *wd_filter_strerror(enum wd_filter_code code);
 
+/*
+ * Of a text that wd_filter_compile refuses with WD_FILTER_BAD_TOKEN at the
+ * first token that the original does not know: what is wrong with it as a text
+ * of the whole language.  The same error otherwise.
+ */
+void wd_filter_diagnose(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer,
+                        struct wd_filter_error *error);
+
 struct wd_filter; /* the folded tree and its program; lives in the arena */
 
 /*

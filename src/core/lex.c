@@ -21,10 +21,7 @@ static const struct {
     const char *name;
     uint8_t kind;
 } keywords[] = {
-    {"and", WD_TOKEN_AND},
-    {"or", WD_TOKEN_OR},
-    {"not", WD_TOKEN_NOT},
-    {"b", WD_TOKEN_BYTES},
+    {"and", WD_TOKEN_AND}, {"or", WD_TOKEN_OR}, {"not", WD_TOKEN_NOT}, {"b", WD_TOKEN_BYTES}, {"in", WD_TOKEN_IN},
 };
 
 static const struct {
@@ -45,10 +42,7 @@ static const struct {
  * is looked up by going through those of its length.
  */
 static const uint8_t word_lengths[WORD_COUNT] = {
-    3,
-    2,
-    3,
-    1,
+    3, 2, 3, 1, 2,
 #define FIELD(id, text, ...) sizeof(text) - 1,
 #include "field.def"
 #undef FIELD
@@ -75,6 +69,7 @@ struct lexer {
     uint8_t layer_bit;
     struct wd_token *tokens;
     size_t count, room;
+    size_t extended; /* as wd_lex_filter returns it */
     struct wd_filter_error *error;
 };
 
@@ -88,6 +83,14 @@ static int
 bad_token(struct lexer *lex, const char *at)
 {
     return wd_filter_fail(lex->error, WD_FILTER_BAD_TOKEN, (size_t)(at - lex->text));
+}
+
+/* What stands here is no token of the original. */
+static void
+note_extended(struct lexer *lex)
+{
+    if (lex->extended == WD_LEX_ORIGINAL)
+        lex->extended = (size_t)(lex->at - lex->text);
 }
 
 static int
@@ -122,10 +125,19 @@ push(struct lexer *lex, uint8_t kind, uint8_t id, size_t len)
     return 0;
 }
 
+/* Beyond the original. */
 static int
-push_number(struct lexer *lex, uint64_t hi, uint64_t lo, size_t len)
+push_extended(struct lexer *lex, uint8_t kind, size_t len)
 {
-    int ret = push(lex, WD_TOKEN_NUMBER, 0, len);
+    note_extended(lex);
+    return push(lex, kind, 0, len);
+}
+
+/* bits: of an address; 0: a plain number */
+static int
+push_number(struct lexer *lex, uint64_t hi, uint64_t lo, uint8_t bits, size_t len)
+{
+    int ret = push(lex, WD_TOKEN_NUMBER, bits, len);
 
     if (ret == 0) {
         lex->tokens[lex->count - 1].hi = hi;
@@ -174,7 +186,7 @@ lex_hex(struct lexer *lex, size_t len)
         if (digit < 0 || !shift_in(&hi, &lo, 16, (uint64_t)digit))
             return bad_token(lex, lex->at);
     }
-    return push_number(lex, hi, lo, len);
+    return push_number(lex, hi, lo, 0, len);
 }
 
 /* digits, where "b" may follow at once: a token of its own */
@@ -190,7 +202,7 @@ lex_decimal(struct lexer *lex, size_t len)
             return bad_token(lex, lex->at);
     if (digits > WORD_MAX || digits + 1 < len || (digits < len && lex->at[digits] != 'b'))
         return bad_token(lex, lex->at);
-    ret = push_number(lex, hi, lo, digits);
+    ret = push_number(lex, hi, lo, 0, digits);
     if (ret < 0 || digits == len)
         return ret;
     return push(lex, WD_TOKEN_BYTES, 0, 1);
@@ -203,7 +215,7 @@ lex_ipv6(struct lexer *lex, size_t len)
 
     if (!wd_addr_parse6(lex->at, len, words))
         return bad_token(lex, lex->at);
-    return push_number(lex, (uint64_t)words[3] << 32 | words[2], (uint64_t)words[1] << 32 | words[0], len);
+    return push_number(lex, (uint64_t)words[3] << 32 | words[2], (uint64_t)words[1] << 32 | words[0], 128, len);
 }
 
 /* begins with a digit: 0xHEX, IPv4 or decimal */
@@ -218,7 +230,7 @@ lex_number(struct lexer *lex, size_t len)
         return lex_decimal(lex, len);
     if (!wd_addr_parse4(lex->at, len, &addr))
         return bad_token(lex, lex->at);
-    return push_number(lex, 0, 0xFFFF00000000 | addr, len);
+    return push_number(lex, 0, 0xFFFF00000000 | addr, 32, len);
 }
 
 static const char *
@@ -255,7 +267,7 @@ lex_macro(struct lexer *lex, size_t index, size_t len)
         size_t macro = index - KEYWORD_COUNT - WD_FIELD_COUNT;
 
         if (macros[macro].layers & lex->layer_bit)
-            return push_number(lex, 0, macros[macro].value, len);
+            return push_number(lex, 0, macros[macro].value, 0, len);
         index = find_word(lex->at, len, index + 1);
     } while (index < WORD_COUNT);
     return push(lex, WD_TOKEN_FOREIGN, 0, len);
@@ -268,6 +280,8 @@ lex_name(struct lexer *lex, size_t len)
 
     if (index == WORD_COUNT)
         return bad_token(lex, lex->at);
+    if (index < KEYWORD_COUNT && keywords[index].kind == WD_TOKEN_IN)
+        return push_extended(lex, WD_TOKEN_IN, len);
     if (index < KEYWORD_COUNT)
         return push(lex, keywords[index].kind, 0, len);
     if (index >= KEYWORD_COUNT + WD_FIELD_COUNT)
@@ -278,9 +292,18 @@ lex_name(struct lexer *lex, size_t len)
     return push(lex, WD_TOKEN_FIELD, (uint8_t)index, len);
 }
 
+static bool
+is_range(const char *at)
+{
+    return at[0] == '.' && at[1] == '.';
+}
+
 /*
  * word := the longest run of letters, digits, '_', '.' and ':', less one ':'
  * at its end that is not half of a '::'
+ *
+ * To the original, no word with ".." in it is a token; here it ends in front
+ * of them.
  */
 static int
 lex_word(struct lexer *lex)
@@ -288,6 +311,10 @@ lex_word(struct lexer *lex)
     size_t len = 0, colons = 0, run = 0;
 
     for (uint8_t class; (class = class_of(lex->at[len])) >= CLASS_LETTER; len++) {
+        if (is_range(lex->at + len)) {
+            note_extended(lex);
+            break;
+        }
         run = class == CLASS_COLON ? run + 1 : 0;
         colons += class == CLASS_COLON;
     }
@@ -330,6 +357,14 @@ lex_sign(struct lexer *lex)
         return push(lex, WD_TOKEN_INDEX_CLOSE, 0, 1);
     case '?':
         return push(lex, WD_TOKEN_QUESTION, 0, 1);
+    case '{':
+        return push_extended(lex, WD_TOKEN_BRACE_OPEN, 1);
+    case '}':
+        return push_extended(lex, WD_TOKEN_BRACE_CLOSE, 1);
+    case ',':
+        return push_extended(lex, WD_TOKEN_COMMA, 1);
+    case '/':
+        return push_extended(lex, WD_TOKEN_SLASH, 1);
     case '-':
         return push(lex, WD_TOKEN_MINUS, 0, 1);
     case '!':
@@ -356,27 +391,43 @@ lex_token(struct lexer *lex)
 
     if (class == CLASS_COLON && lex->at[1] != ':')
         return push(lex, WD_TOKEN_COLON, 0, 1);
+    if (is_range(lex->at))
+        return push_extended(lex, WD_TOKEN_RANGE, 2);
     return class >= CLASS_LETTER ? lex_word(lex) : lex_sign(lex);
+}
+
+static int
+lex_tokens(struct lexer *lex)
+{
+    int ret;
+
+    for (;;) {
+        while (class_of(*lex->at) == CLASS_SPACE)
+            lex->at++;
+        if (*lex->at == 0)
+            break;
+        ret = lex_token(lex);
+        if (ret < 0)
+            return ret;
+    }
+    return push(lex, WD_TOKEN_END, 0, 0);
 }
 
 int
 wd_lex_filter(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_token **ret_tokens,
-              struct wd_filter_error *ret_error)
+              size_t *ret_extended, struct wd_filter_error *ret_error)
 {
     struct lexer lex = {
-        .arena = arena, .text = text, .at = text, .layer_bit = (uint8_t)(1 << layer), .error = ret_error};
-    int ret;
+        .arena = arena,
+        .text = text,
+        .at = text,
+        .layer_bit = (uint8_t)(1 << layer),
+        .extended = WD_LEX_ORIGINAL,
+        .error = ret_error,
+    };
+    int ret = lex_tokens(&lex);
 
-    for (;;) {
-        while (class_of(*lex.at) == CLASS_SPACE)
-            lex.at++;
-        if (*lex.at == 0)
-            break;
-        ret = lex_token(&lex);
-        if (ret < 0)
-            return ret;
-    }
-    ret = push(&lex, WD_TOKEN_END, 0, 0);
+    *ret_extended = lex.extended;
     if (ret == 0)
         *ret_tokens = lex.tokens;
     return ret;

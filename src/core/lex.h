@@ -20,8 +20,15 @@ enum wd_token_kind {
     WD_TOKEN_BYTES,   /* the b of an index in bytes */
     WD_TOKEN_OP,      /* id: enum wd_op */
     WD_TOKEN_FIELD,   /* id: enum wd_field */
-    WD_TOKEN_NUMBER,  /* hi, lo; addresses and macros too */
+    WD_TOKEN_NUMBER,  /* hi, lo; addresses and macros too; id: bits of an address (32, 128), else 0 */
     WD_TOKEN_FOREIGN, /* a macro of other layers: a word, but no place in the grammar */
+    /* Beyond the original: */
+    WD_TOKEN_IN,
+    WD_TOKEN_BRACE_OPEN,
+    WD_TOKEN_BRACE_CLOSE,
+    WD_TOKEN_COMMA,
+    WD_TOKEN_RANGE, /* .. */
+    WD_TOKEN_SLASH,
 };
 
 struct wd_token {
@@ -33,11 +40,15 @@ struct wd_token {
 /* A macro of one layer by the field it is meant for, or NULL: how the formatter prints events and layers. */
 const char *wd_macro_name(uint8_t field, WINDIVERT_LAYER layer, uint64_t value);
 
+#define WD_LEX_ORIGINAL SIZE_MAX /* every token so far is one of the original's */
+
 /*
  * Splits the whole text.  The first token that is bad, or bad for the layer,
- * is the error; -EINVAL or -ENOMEM with *ret_error filled in.
+ * is the error; -EINVAL or -ENOMEM with *ret_error filled in.  Whatever it
+ * returns, *ret_extended is where the first word or sign stands that is a bad
+ * token to the original, or WD_LEX_ORIGINAL.
  */
 int wd_lex_filter(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_token **ret_tokens,
-                  struct wd_filter_error *ret_error);
+                  size_t *ret_extended, struct wd_filter_error *ret_error);
 
 #endif

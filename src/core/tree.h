@@ -99,6 +99,9 @@ wd_index_valid(int64_t offset, uint8_t width)
 /* Text to tree, as written, nothing folded.  Errors as wd_filter_compile. */
 int wd_parse_filter(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_node **ret_tree,
                     struct wd_filter_error *ret_error);
+/* The same, but the error is what keeps the text from being one of the whole language; *ret_extended as wd_lex_filter. */
+int wd_parse_extended(struct wd_arena *arena, const char *text, WINDIVERT_LAYER layer, struct wd_node **ret_tree,
+                      size_t *ret_extended, struct wd_filter_error *ret_error);
 
 /*
  * Rewrites a tree in place to its normal form, same outcome on every packet.

@@ -142,6 +142,75 @@ put_value(struct rng *rng, struct random_filter *filter, const struct wd_field_i
     }
 }
 
+static void
+put_prefix(struct rng *rng, struct random_filter *filter)
+{
+    if (rng_below(rng, 2))
+        random_put(filter, "%s/%u", PICK(rng, "10.0.0.1", "127.0.0.1", "8.8.8.8", "0.0.0.0"), rng_below(rng, 33));
+    else
+        random_put(filter, "%s/%u", PICK(rng, "::", "fd77::1", "::ffff:10.0.0.1", "fe80::1:0:0:2"),
+                   rng_below(rng, 129));
+}
+
+/* From a value that packets have, or from the least, so many on. */
+static void
+put_range(struct rng *rng, struct random_filter *filter, const struct wd_field_info *info,
+          const struct corpus *corpus)
+{
+    uint64_t from = rng_below(rng, 3) ? sample_value(rng, info, corpus) : info->umin;
+
+    if (info->kind == WD_KIND_INT) {
+        from = rng_below(rng, 60);
+        random_put(filter, "-%llu..", (unsigned long long)from);
+    } else {
+        put_plain(rng, filter, from);
+        random_put(filter, "%s", PICK(rng, "..", " .. "));
+    }
+    put_plain(rng, filter, from + (rng_below(rng, 4) ? rng_below(rng, 40) : info->max / 2));
+}
+
+static void
+put_element(struct rng *rng, struct random_filter *filter, const struct wd_field_info *info,
+            const struct corpus *corpus)
+{
+    bool address = info->kind == WD_KIND_ADDR || info->kind == WD_KIND_ADDR4;
+
+    switch (rng_below(rng, 3)) {
+    case 0:
+        put_value(rng, filter, info, corpus);
+        break;
+    case 1:
+        if (address) {
+            put_prefix(rng, filter);
+            break;
+        } /* fall through */
+    default:
+        put_range(rng, filter, info, corpus);
+        break;
+    }
+}
+
+/* Beyond the original. */
+static void
+put_in(struct rng *rng, struct random_filter *filter, const struct wd_field_info *info, const struct corpus *corpus)
+{
+    random_put(filter, "%s", PICK(rng, " in ", " not in ", " ! in "));
+    if (rng_below(rng, 3) == 0) {
+        put_element(rng, filter, info, corpus);
+        return;
+    }
+    random_put(filter, "{");
+    for (uint32_t left = rng_below(rng, 6);; left--) {
+        put_space(rng, filter);
+        put_element(rng, filter, info, corpus);
+        if (!left)
+            break;
+        put_space(rng, filter);
+        random_put(filter, ",");
+    }
+    random_put(filter, "}");
+}
+
 /* An index that the language accepts; most of them lie in a packet. */
 static void
 put_index(struct rng *rng, struct random_filter *filter, uint8_t width)
@@ -194,6 +263,8 @@ put_leaf(struct rng *rng, WINDIVERT_LAYER layer, const struct corpus *corpus, st
         random_put(filter, "%s", PICK(rng, "==", "=", "!=", "<", "<=", ">", ">="));
         put_space(rng, filter);
         put_value(rng, filter, info, corpus);
+    } else if (rng_below(rng, 2)) {
+        put_in(rng, filter, info, corpus);
     }
     filter->nodes[leaf].end = (uint32_t)filter->len;
     return leaf;

@@ -173,6 +173,9 @@ test_bad_filters(void **state)
         {"tcp", 4, "filter, byte 0: Filter expression contains a bad token for layer"},
         {"true\n\x01\xff", 0, "??"},
         {"true or aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 0, "aaa..."},
+        {"tcp.DstPort in {80, foo}", 0, "filter, byte 20: Filter expression contains a bad token: foo}"},
+        {"remoteAddr in 10.0.0.0/33", 0, "filter, byte 23: Filter expression parse error: 33"},
+        {"tcp.DstPort in {80} and", 0, "filter, byte 23: Filter expression parse error: (its end)"},
         {"@", 0, "bject"},
         {"@WinDiv_0000", 0, "bject"},
     };

@@ -187,12 +187,20 @@ canonical(void **state)
     check_file("canonical", 200);
 }
 
+static void
+superset(void **state)
+{
+    (void)state;
+    check_file("superset", 120);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(errors),
         cmocka_unit_test(canonical),
+        cmocka_unit_test(superset),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -57,7 +57,7 @@ check_meaning(const struct random_filter *random, WINDIVERT_LAYER layer, const s
     const char *broken = NULL;
     struct wd_filter *filter;
     struct wd_arena arena;
-    char text[256];
+    char text[1024];
 
     wd_arena_init(&arena, NULL);
     for (int i = 0; i < random->count && !broken; i++) {
@@ -92,7 +92,7 @@ damage(struct rng *rng, char *text, size_t len)
             len--;
             break;
         case 1:
-            text[at] = "()[]?:-!=<>&|ab01x. @#\x80"[rng_below(rng, 23)];
+            text[at] = "()[]?:-!=<>&|ab01x. @#\x80{},/"[rng_below(rng, 27)];
             break;
         default:
             text[at] = text[rng_below(rng, (uint32_t)len)];

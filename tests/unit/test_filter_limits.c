@@ -187,6 +187,45 @@ depth_kept(void **state)
     }
 }
 
+/* A set has as many elements as a filter has tests. */
+static void
+set_most(void **state)
+{
+    char element[16];
+
+    (void)state;
+    len = 0;
+    put("tcp.DstPort in {80", 1);
+    for (unsigned i = 1; i < WD_TESTS_MAX; i++) {
+        snprintf(element, sizeof(element), ", %u", 2 * i + 80);
+        put(element, 1);
+    }
+    put("}", 1);
+    assert_lawful(WINDIVERT_LAYER_NETWORK);
+    len--;
+    put(", 79}", 1);
+    assert_fails(WD_FILTER_BAD_TOKEN, 12);
+}
+
+/* As tests, a set opens a level. */
+static void
+set_depth(void **state)
+{
+    static const char open[] = "(tcp.Syn ? udp : ", set[] = "ip and tcp.DstPort not in {80, 8000..8080}";
+
+    (void)state;
+    for (unsigned levels = WD_DEPTH_MAX - 1; levels <= WD_DEPTH_MAX; levels++) {
+        len = 0;
+        put(open, levels);
+        put(set, 1);
+        put(")", levels);
+        if (levels < WD_DEPTH_MAX)
+            assert_lawful(WINDIVERT_LAYER_NETWORK);
+        else
+            assert_fails(WD_FILTER_BAD_TOKEN, strlen(open) * levels + strlen("ip and tcp.DstPort not "));
+    }
+}
+
 /* Levels side by side, and negations without parentheses, are no depth. */
 static void
 not_depth(void **state)
@@ -243,7 +282,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(tests_4096),  cmocka_unit_test(tests_most), cmocka_unit_test(long_list),
         cmocka_unit_test(depth_plain), cmocka_unit_test(depth_kept), cmocka_unit_test(not_depth),
-        cmocka_unit_test(deep_lists),
+        cmocka_unit_test(deep_lists),  cmocka_unit_test(set_most),   cmocka_unit_test(set_depth),
     };
 
     return cmocka_run_group_tests(tests, set_up, tear_down);

@@ -149,6 +149,7 @@ run(attempt_function *attempt, const char *what)
     object_of(chain, object);
     failures += fail_each(attempt, "tcp.DstPort == 80");
     failures += fail_each(attempt, chain);
+    failures += fail_each(attempt, "not remoteAddr in {10.0.0.0/8, fe80::1, ::1..::9} and tcp");
     failures += fail_each(attempt, object);
     print_message("%s: %lu failed allocations\n", what, failures);
     assert_true(failures > 8);
