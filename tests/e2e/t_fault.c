@@ -278,6 +278,19 @@ child(void *arg)
         CHECK_API(WinDivertClose(other));
 }
 
+/* One process whose calls fail one after the other; nothing of it stays. */
+static void
+supervise_mode(unsigned m, void (*fn)(void *arg), void *run)
+{
+    pid_t pid;
+
+    plan = e2e_shared(sizeof(*plan));
+    pid = e2e_spawn("a", fn, run);
+    supervise(pid);
+    e2e_join(pid);
+    CHECK(e2e_table_count("a") == 0 && e2e_queue_count("a") == 0, "mode %u: a table or queue is left", m);
+}
+
 static void
 fault_calls(int error, bool second)
 {
@@ -286,13 +299,8 @@ fault_calls(int error, bool second)
 #endif
     for (unsigned m = 0; m < MODES; m++) {
         struct run run = {.mode = m, .error = error, .second = second};
-        pid_t pid;
 
-        plan = e2e_shared(sizeof(*plan));
-        pid = e2e_spawn("a", child, &run);
-        supervise(pid);
-        e2e_join(pid);
-        CHECK(e2e_table_count("a") == 0 && e2e_queue_count("a") == 0, "mode %u: a table or queue is left", m);
+        supervise_mode(m, child, &run);
     }
 }
 
@@ -400,13 +408,8 @@ fault_swap(int error)
 #endif
     for (unsigned m = 0; m < MODES - 1; m++) {
         struct swap_run run = {.mode = m, .error = error};
-        pid_t pid;
 
-        plan = e2e_shared(sizeof(*plan));
-        pid = e2e_spawn("a", swap_child, &run);
-        supervise(pid);
-        e2e_join(pid);
-        CHECK(e2e_table_count("a") == 0 && e2e_queue_count("a") == 0, "mode %u: a table or queue is left", m);
+        supervise_mode(m, swap_child, &run);
     }
 }
 
